@@ -1,0 +1,159 @@
+package bundle
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.yaml.in/yaml/v3"
+)
+
+// lockVersion is the version of the lock's format. A lock of another version is refused.
+const lockVersion = 1
+
+// Lock is exactly what an appliance is made of: the content of appliance.lock.
+// Every list is sorted, so the same input gives the same bytes.
+type Lock struct {
+	Version int `yaml:"version"`
+	// Definition is the checksum of the definition that the lock was made from.
+	Definition v1.Hash `yaml:"definition"`
+	// Manifests is the digest of the stack's rendered plan (see [Plan]).
+	Manifests v1.Hash `yaml:"manifests"`
+	// Epoch is the time that everything derived from the lock carries: the date
+	// of the newest package index that the lock was made from.
+	Epoch    time.Time       `yaml:"epoch"`
+	Platform string          `yaml:"platform"`
+	Images   []LockedImage   `yaml:"images"`
+	Files    []LockedFile    `yaml:"files"`
+	Packages []LockedPackage `yaml:"packages"`
+}
+
+// Tiers of an image.
+const (
+	TierRequired = "required" // a pod needs it while the stack is installed
+	TierRuntime  = "runtime"  // something that is installed starts it later
+)
+
+// LockedImage is one image under one name.
+type LockedImage struct {
+	// Reference is the canonical name: host, repository and tag or digest,
+	// like docker.io/library/busybox:1.28.
+	Reference string `yaml:"reference"`
+	// Digest is what the reference pointed at: a manifest, or an index of them.
+	Digest v1.Hash `yaml:"digest"`
+	// Manifest is the digest of the platform's manifest; equal to Digest if that is no index.
+	Manifest v1.Hash `yaml:"manifest"`
+	// Size is the bytes of the platform's manifest, config and compressed layers.
+	Size int64 `yaml:"size"`
+	// Tier says when the image is needed.
+	Tier string `yaml:"tier"`
+	// Where says what needs the image, one line per place.
+	Where []string `yaml:"where"`
+}
+
+// LockedFile is a file that is no image: a part of the k3s release.
+type LockedFile struct {
+	// Name is the file's name in its release.
+	Name string `yaml:"name"`
+	// URL is where it is fetched from: http, https, or a folder's file.
+	URL    string  `yaml:"url"`
+	Digest v1.Hash `yaml:"digest"`
+	Size   int64   `yaml:"size"`
+}
+
+// LockedPackage is one Debian package of the base OS.
+type LockedPackage struct {
+	Name    string `yaml:"name"`
+	Version string `yaml:"version"`
+	// Archive is the label of the archive (the Release file's Label), like Debian or Debian-Security.
+	Archive string `yaml:"archive"`
+	// Path is the package's file below the archive's root, like pool/main/….
+	Path   string  `yaml:"path"`
+	Digest v1.Hash `yaml:"digest"`
+	Size   int64   `yaml:"size"`
+}
+
+// ParseLock reads a lock. The name is used in errors. An unknown field, another
+// version or an unsound value is an error.
+func ParseLock(name string, data []byte) (*Lock, error) {
+	var l Lock
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&l); err != nil {
+		if err == io.EOF {
+			return nil, fmt.Errorf("parsing %s: file is empty", name)
+		}
+		return nil, fmt.Errorf("parsing %s: %w", name, err)
+	}
+	if l.Version != lockVersion {
+		return nil, fmt.Errorf("parsing %s: version %d is not %d: %w", name, l.Version, lockVersion, ErrStale)
+	}
+	if err := l.check(); err != nil {
+		return nil, fmt.Errorf("parsing %s: %w", name, err)
+	}
+	return &l, nil
+}
+
+func (l *Lock) check() error {
+	for _, i := range l.Images {
+		if i.Reference == "" || !valid(i.Digest) || !valid(i.Manifest) || i.Size < 0 {
+			return fmt.Errorf("image %q has no usable digest or size", i.Reference)
+		}
+		if name, err := CanonicalReference(i.Reference); err != nil || name != i.Reference {
+			return fmt.Errorf("image %q is not a canonical reference", i.Reference)
+		}
+	}
+	for _, f := range l.Files {
+		if f.Name == "" || !valid(f.Digest) || f.Size < 0 {
+			return fmt.Errorf("file %q has no usable digest or size", f.Name)
+		}
+	}
+	for _, p := range l.Packages {
+		if p.Name == "" || p.Path == "" || !valid(p.Digest) || p.Size < 0 {
+			return fmt.Errorf("package %q has no usable path, digest or size", p.Name)
+		}
+	}
+	return nil
+}
+
+func valid(h v1.Hash) bool {
+	_, err := v1.NewHash(h.String())
+	return err == nil && h.Algorithm == "sha256"
+}
+
+// Encode gives the lock's bytes: sorted, with a fixed head.
+func (l *Lock) Encode() ([]byte, error) {
+	s := *l
+	s.Version = lockVersion
+	s.Epoch = l.Epoch.UTC().Truncate(time.Second)
+	s.Images = slices.SortedFunc(slices.Values(l.Images), func(a, b LockedImage) int { return cmp.Compare(a.Reference, b.Reference) })
+	s.Files = slices.SortedFunc(slices.Values(l.Files), func(a, b LockedFile) int { return cmp.Compare(a.Name, b.Name) })
+	s.Packages = slices.SortedFunc(slices.Values(l.Packages), func(a, b LockedPackage) int { return cmp.Compare(a.Name, b.Name) })
+	for i, im := range s.Images {
+		s.Images[i].Where = slices.Compact(slices.Sorted(slices.Values(im.Where)))
+	}
+	var buf bytes.Buffer
+	buf.WriteString("# Written by \"atoll lock\". Review it, commit it, do not edit it.\n")
+	enc := yaml.NewEncoder(&buf)
+	enc.SetIndent(2)
+	if err := enc.Encode(&s); err != nil {
+		return nil, fmt.Errorf("encoding lock: %w", err)
+	}
+	return buf.Bytes(), enc.Close()
+}
+
+// Check says whether the lock still fits the definition and the digest of the
+// stack's rendered plan. The error wraps [ErrStale].
+func (l *Lock) Check(d *Definition, manifests v1.Hash) error {
+	if sum := d.Checksum(); sum != l.Definition {
+		return fmt.Errorf("%w: made from another definition (checksum %s, now %s)", ErrStale, l.Definition, sum)
+	}
+	if manifests != l.Manifests {
+		return fmt.Errorf("%w: made from other manifests of stack %q (%s, now %s)", ErrStale, d.Stack, l.Manifests, manifests)
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package bundle
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+const small = "name: box\nk3s: {version: v1.34.4+k3s1}\nstack: lab\n"
+
+func TestParseDefinition(t *testing.T) {
+	d, err := ParseDefinition("dir/appliance.yaml", []byte(small+"host:\n  # nothing yet\nignition: {butane: more.bu}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Platform != "linux/amd64" || d.Arch() != "amd64" || d.Base.Suite != "bookworm" || d.Disk.RootSize != 4 {
+		t.Errorf("defaults are not set: %+v", d)
+	}
+	if got := d.Path(d.Ignition.Butane); got != "dir/more.bu" {
+		t.Errorf("Path = %q, want dir/more.bu", got)
+	}
+}
+
+func TestParseDefinitionMistakes(t *testing.T) {
+	for _, tc := range []struct{ name, in, want string }{
+		{"empty", "", "a.yaml:1: definition is empty"},
+		{"unknown field", small + "nmae: x\n", "a.yaml:4: nmae: unknown field"},
+		{"nested", small + "host:\n  users:\n  - name: ann\n    keys: []\n", "a.yaml:7: host.users[0].keys: unknown field"},
+		{"wrong type", small + "images: busybox\n", "a.yaml:4: images: is string, want array"},
+		{"not a map", "- a\n", "a.yaml:1: is array, want object"},
+		{"missing", "name: box\nstack: lab\n", "a.yaml:1: missing field k3s"},
+		{"pattern", "name: Box_1\nk3s: {version: v1.34.4}\nstack: lab\n", `a.yaml:1: name: "Box_1" does not match`},
+		{"enum", "name: box\nk3s: {version: v1.34.4}\nstack: moon\n", `a.yaml:3: stack: "moon" is none of`},
+		{"twice", small + "name: other\n", "a.yaml:4: name: field is given twice"},
+		{"second document", small + "---\nname: b\n", "a.yaml:4: definition has a second YAML document"},
+		{"alias", small + "images: [&a busybox, *a]\n", "a.yaml:4: images[1]: aliases are not allowed"},
+		{"image", small + "images: ['a/UPPER']\n", "a.yaml:4: images[0]: "},
+		{"root", small + "host: {users: [{name: root}]}\n", "a.yaml:4: host.users[0].name: root is not for login"},
+		{"address", small + "host: {network: {interface: e0, addresses: [10.0.0.1]}}\n", `a.yaml:4: host.network.addresses[0]: "10.0.0.1" is not an address`},
+		{"bomb", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b]\n", "aliases are not allowed"},
+		{"deep", strings.Repeat("[", 200) + strings.Repeat("]", 200), "nested too deeply"},
+		{"huge", small + strings.Repeat("#", maxDefinition), "larger than"},
+		{"syntax", "name: [\n", "a.yaml"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := ParseDefinition("a.yaml", []byte(tc.in))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestParseDefinitionTellsAllAtOnce(t *testing.T) {
+	_, err := ParseDefinition("a.yaml", []byte("naem: x\nstack: moon\nk3s: {version: 1}\n"))
+	var first *DefinitionError
+	if !errors.As(err, &first) || first.Line != 1 {
+		t.Fatalf("got %v, want the first mistake on line 1", err)
+	}
+	if n := strings.Count(err.Error(), "\n") + 1; n != 4 {
+		t.Errorf("got %d mistakes, want 4 (two of line 1):\n%v", n, err)
+	}
+}
+
+func FuzzParseDefinition(f *testing.F) {
+	f.Add([]byte(small))
+	f.Add([]byte("a: &a [*a]"))
+	f.Add([]byte("? {a: b}\n: c\n"))
+	f.Fuzz(func(t *testing.T, data []byte) { _, _ = ParseDefinition("a.yaml", data) })
+}
+
+func TestChecksum(t *testing.T) {
+	sum := func(in string) string {
+		d, err := ParseDefinition("a.yaml", []byte(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Checksum().String()
+	}
+	if sum(small) != sum("# a comment\n"+small+"platform: linux/amd64\nhost: {hostname: x}\n") {
+		t.Error("checksum changes with what a lock is not made from")
+	}
+	if sum(small) == sum(small+"images: [busybox]\n") {
+		t.Error("checksum does not change with an image")
+	}
+}
+
+func TestCanonicalReference(t *testing.T) {
+	const digest = "@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	for in, want := range map[string]string{
+		"busybox":                          "docker.io/library/busybox:latest",
+		"busybox:1.28":                     "docker.io/library/busybox:1.28",
+		"index.docker.io/library/busybox":  "docker.io/library/busybox:latest",
+		"registry-1.docker.io/library/x:1": "docker.io/library/x:1",
+		"localhost:5000/x":                 "localhost:5000/x:latest",
+		"quay.io/a/b:1" + digest:           "quay.io/a/b:1" + digest,
+		"quay.io/a/b" + digest:             "quay.io/a/b" + digest,
+		"a/Upper":                          "",
+		"":                                 "",
+	} {
+		got, err := CanonicalReference(in)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("CanonicalReference(%q) = %q, %v, want %q", in, got, err, want)
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"atoll/bundle"
+	"atoll/images"
+	"atoll/images/disk"
+)
+
+// usageError is a wrong flag or argument: exit code 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// hintError adds to an error what the user can do about it.
+type hintError struct {
+	error
+	hint string
+}
+
+func (e hintError) Unwrap() error { return e.error }
+
+func withHint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return hintError{err, fmt.Sprintf(format, args...)}
+}
+
+// exitCode is the one place that maps errors to exit codes; exitStatus says the
+// same to people.
+func exitCode(err error) int {
+	var usage usageError
+	var corrupt *bundle.CorruptError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled):
+		return 130
+	case errors.As(err, &usage):
+		return 2
+	case errors.Is(err, bundle.ErrStale):
+		return 3
+	case errors.As(err, &corrupt):
+		return 4
+	case errors.Is(err, bundle.ErrIncomplete):
+		return 5
+	default:
+		return 1
+	}
+}
+
+const exitStatus = `
+EXIT STATUS
+  0 ok, 1 error, 2 usage, 3 stale lock, 4 corrupt, 5 incomplete, 130 interrupted
+`
+
+// hints are the lines that follow an error: one for each thing the user can do.
+func hints(err error) []string {
+	var out []string
+	var h hintError
+	if errors.As(err, &h) {
+		out = append(out, h.hint)
+	}
+	var tool *disk.MissingToolError
+	if errors.As(err, &tool) {
+		out = append(out, "apt-get install "+tool.Package)
+	}
+	var gone *images.GoneError
+	if errors.As(err, &gone) {
+		out = append(out, `the registry no longer has it; "atoll lock" pins what it has today`)
+	}
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		out = append(out, "free some space, or choose another place with --output or --cache")
+	case errors.Is(err, fs.ErrPermission):
+		out = append(out, "choose a folder you may write to with --output or --cache")
+	}
+	return out
+}
+
+// oneLineEach puts the parts of a joined error on lines of their own, each with
+// the program's name, as compilers do.
+func oneLineEach(err error) string {
+	lines := strings.Split(strings.TrimRight(err.Error(), "\n"), "\n")
+	return "atoll: error: " + strings.Join(lines, "\natoll: error: ") + "\n"
+}

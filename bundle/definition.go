@@ -1,8 +1,6 @@
 package bundle
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"path"
 	"strings"
@@ -118,8 +116,7 @@ func (d *Definition) Checksum() v1.Hash {
 	if err != nil {
 		panic(err) // a struct of strings always marshals
 	}
-	sum := sha256.Sum256(data)
-	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+	return DigestOf(data)
 }
 
 func (d *Definition) setDefaults() {

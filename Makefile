@@ -1,0 +1,44 @@
+# make lab    build the lab appliance and boot it until it is ready
+# make test   every test, a real boot among them
+
+SHELL = /bin/sh
+export CGO_ENABLED ?= 0
+
+K3S   = build/k3s
+ATOLL = build/atoll
+LAB   = test/lab/appliance.yaml
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+
+.PHONY: lab test lint lab-k3s atoll deps bench clean
+
+lab: deps lab-k3s atoll
+	go run ./test/labimages serve -addr 127.0.0.1:0 -dir build/registry -- \
+		scripts/lab.sh {registry} $(ATOLL) $(LAB)
+	$(ATOLL) boot test/lab/build/lab.raw
+
+test: deps lab-k3s lint
+	go test -timeout 60m ./...
+	cd test/k3s && go test ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+# The lab k3s release, for places where k3s's own cannot be reached. A module of
+# its own; the second run takes seconds.
+lab-k3s: deps
+	$(MAKE) -C test/k3s OUT=$(abspath $(K3S))
+
+atoll:
+	go build -trimpath -ldflags "-s -w" -o $(ATOLL) ./cmd/atoll
+
+deps:
+	@scripts/need.sh gcc=gcc pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev \
+		mmdebstrap=mmdebstrap qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils \
+		/usr/share/OVMF/OVMF_CODE.fd=ovmf mke2fs=e2fsprogs fsck.vfat=dosfstools \
+		mdir=mtools sgdisk=gdisk skopeo=skopeo docker-registry=docker-registry zstd=zstd
+
+clean:
+	rm -rf build test/lab/build test/lab/appliance.lock

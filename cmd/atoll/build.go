@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+type buildOptions struct {
+	projectOptions
+	remoteOptions
+	nodeOptions
+}
+
+func newBuildCommand(e *env) *cobra.Command {
+	var o buildOptions
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Lock if there is no lock, then mirror, bundle and bake",
+		Long:  "Build makes the disk image: lock if there is no lock, then mirror, bundle, bake.\n" + exitStatus,
+		Args:  args(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runBuild(cmd.Context(), e, o) },
+	}
+	o.projectOptions.addFlags(cmd.Flags())
+	o.remoteOptions.addFlags(cmd.Flags())
+	o.nodeOptions.addFlags(cmd.Flags())
+	return cmd
+}
+
+func runBuild(ctx context.Context, e *env, o buildOptions) error {
+	p, err := o.load()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(p.lockFile); errors.Is(err, fs.ErrNotExist) {
+		if err := p.resolve(ctx, e, o.remoteOptions); err != nil {
+			return err
+		}
+	}
+	l, err := p.lock()
+	if err != nil {
+		return err
+	}
+	if err := p.mirror(ctx, e, l, o.remoteOptions); err != nil {
+		return err
+	}
+	tar, err := p.output("", ".bundle.tar")
+	if err != nil {
+		return err
+	}
+	if err := p.pack(ctx, e, l, tar, o.nodeOptions); err != nil {
+		return err
+	}
+	raw, err := p.output("", ".raw")
+	if err != nil {
+		return err
+	}
+	return p.bake(ctx, e, l, tar, raw)
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"atoll/bundle"
+)
+
+// nodeOptions choose the program that runs on the node.
+type nodeOptions struct {
+	binary string
+}
+
+func (o *nodeOptions) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.binary, "node-binary", "", "atoll for the node's platform, statically linked (default: this program)")
+}
+
+type bundleOptions struct {
+	projectOptions
+	nodeOptions
+	output string
+}
+
+func newBundleCommand(e *env) *cobra.Command {
+	var o bundleOptions
+	cmd := &cobra.Command{
+		Use:   "bundle",
+		Short: "Pack what the lock names into one file; verify or inspect it",
+		Long: `Bundle packs the store's content that the lock names into one reproducible tar
+that is an OCI image layout. It uses no network.
+` + exitStatus,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runBundle(cmd.Context(), e, o) },
+	}
+	o.projectOptions.addFlags(cmd.Flags())
+	o.nodeOptions.addFlags(cmd.Flags())
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "file to write (default: build/NAME.bundle.tar beside the definition)")
+	cmd.AddCommand(newBundleVerifyCommand(e), newBundleInspectCommand(e))
+	return cmd
+}
+
+func runBundle(ctx context.Context, e *env, o bundleOptions) error {
+	p, err := o.load()
+	if err != nil {
+		return err
+	}
+	l, err := p.lock()
+	if err != nil {
+		return err
+	}
+	path, err := p.output(o.output, ".bundle.tar")
+	if err != nil {
+		return err
+	}
+	return p.pack(ctx, e, l, path, o.nodeOptions)
+}
+
+// pack writes the bundle.
+func (p *project) pack(ctx context.Context, e *env, l *bundle.Lock, path string, o nodeOptions) error {
+	s, err := p.store()
+	if err != nil {
+		return err
+	}
+	artifacts, err := p.artifacts(ctx, s, l, o)
+	if err != nil {
+		return err
+	}
+	step := e.progress("bundle")
+	err = bundle.Pack(ctx, path, s, l, artifacts, &bundle.PackOptions{Progress: step.set})
+	if err != nil {
+		step.end(err, "")
+		return withHint(err, "atoll mirror -f %s", p.file)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	step.end(nil, "%s, %s", path, size(info.Size()))
+	return nil
+}
+
+// artifacts puts into the store what the bundle carries besides images and locked
+// files, and lists all that is no image.
+func (p *project) artifacts(ctx context.Context, s *bundle.Store, l *bundle.Lock, o nodeOptions) ([]bundle.Artifact, error) {
+	lock, err := l.Encode()
+	if err != nil {
+		return nil, err
+	}
+	lockFile, err := textFile(s, "appliance.lock", "application/yaml", lock)
+	if err != nil {
+		return nil, err
+	}
+	planFile, err := textFile(s, "plan.json", "application/json", p.planJSON)
+	if err != nil {
+		return nil, err
+	}
+	binary, err := nodeBinary(o.binary, p.def.Arch())
+	if err != nil {
+		return nil, err
+	}
+	digest, size, err := s.PutFile(ctx, binary)
+	if err != nil {
+		return nil, err
+	}
+	k3s := make([]bundle.File, 0, len(l.Files))
+	for _, f := range l.Files {
+		k3s = append(k3s, bundle.File{Name: f.Name, MediaType: "application/octet-stream", Digest: f.Digest, Size: f.Size})
+	}
+	return []bundle.Artifact{
+		{Type: bundle.ArtifactLock, Files: []bundle.File{lockFile}},
+		{Type: bundle.ArtifactPlan, Files: []bundle.File{planFile}},
+		{Type: bundle.ArtifactNode, Files: []bundle.File{{Name: "atoll", MediaType: "application/octet-stream", Digest: digest, Size: size}}},
+		{Type: bundle.ArtifactK3s, Files: k3s},
+	}, nil
+}
+
+func textFile(s *bundle.Store, name, mediaType string, data []byte) (bundle.File, error) {
+	digest, err := s.PutBytes(data)
+	return bundle.File{Name: name, MediaType: mediaType, Digest: digest, Size: int64(len(data))}, err
+}
+
+func newBundleVerifyCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Hash everything in a bundle again and name each bad blob",
+		Long:  "Verify reads the whole bundle, hashes every blob and checks that every image is complete.\n" + exitStatus,
+		Args:  args(cobra.ExactArgs(1)),
+		RunE:  func(cmd *cobra.Command, args []string) error { return runBundleVerify(cmd.Context(), e, args[0]) },
+	}
+}
+
+func runBundleVerify(ctx context.Context, e *env, path string) error {
+	b, err := bundle.Open(path)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	step := e.progress("verify")
+	err = b.Verify(ctx, step.set)
+	step.end(err, "%s is whole", path)
+	return withHint(err, `fetch it again, or make it anew with "atoll mirror" and "atoll bundle"`)
+}
+
+func newBundleInspectCommand(e *env) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "inspect FILE",
+		Short: "List a bundle's images and files with their sizes",
+		Long:  "Inspect lists what is in a bundle without reading the blobs.\n" + exitStatus,
+		Args:  args(cobra.ExactArgs(1)),
+		RunE:  func(_ *cobra.Command, args []string) error { return runBundleInspect(e, args[0], asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object with images and files")
+	return cmd
+}
+
+func runBundleInspect(e *env, path string, asJSON bool) error {
+	b, err := bundle.Open(path)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if asJSON {
+		enc := json.NewEncoder(e.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(struct {
+			Images []bundle.Image `json:"images"`
+			Files  []bundle.File  `json:"files"`
+		}{b.Images(), b.Files()})
+	}
+	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "IMAGE\tDIGEST\tSIZE")
+	for _, i := range b.Images() {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", i.Name, i.Digest, size(i.Size))
+	}
+	fmt.Fprintln(w, "\nFILE\tDIGEST\tSIZE")
+	for _, f := range b.Files() {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.Digest, size(f.Size))
+	}
+	return w.Flush()
+}

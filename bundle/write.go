@@ -9,17 +9,23 @@ import (
 
 // WriteFile makes the file at path whole or not at all: fill writes it under a
 // temporary name in the same folder, which is then synced to disk and renamed. If
-// anything fails the temporary file is removed and what was at path stays.
+// anything fails the temporary file is removed and what was at path stays. A
+// temporary file that an earlier, killed run left is removed first.
 func WriteFile(path string, fill func(*os.File) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
+	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+".tmp-"
+	if err := removeStaleTemps(dir, prefix); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	f, err := createTemp(dir, prefix)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
+	renamed := false
 	defer func() {
-		if err != nil {
-			f.Close() // closed already where Close or Rename failed
+		if !renamed {
 			os.Remove(f.Name())
 		}
+		f.Close() // synced already where that matters
 	}()
 	if err := fill(f); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
@@ -30,13 +36,11 @@ func WriteFile(path string, fill func(*os.File) error) (err error) {
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
 	if err := os.Rename(f.Name(), path); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	return syncDir(filepath.Dir(path))
+	renamed = true
+	return syncDir(dir)
 }
 
 // syncDir makes a rename in the folder survive a power cut.

@@ -1,0 +1,361 @@
+package bundle
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// A Bundle reads a bundle in place, out of a file or a block device. Its methods
+// may be called by many goroutines at once, up to Close.
+type Bundle struct {
+	path      string
+	f         *os.File
+	size      int64
+	blobs     map[v1.Hash]section
+	order     []v1.Hash // as in the tar
+	images    []Image
+	artifacts []Artifact
+	damage    []error // why artifacts cannot be read
+}
+
+// section is where a blob is.
+type section struct{ offset, size int64 }
+
+// Image is an image of a bundle.
+type Image struct {
+	// Name is the canonical reference that was locked.
+	Name string `json:"name"`
+	// RefName is its name in index.json: Name, with a synthetic tag in place of the
+	// digest if that is all it has (docker.io/library/busybox:sha256-0123456789ab).
+	RefName   string          `json:"refName"`
+	Digest    v1.Hash         `json:"digest"`
+	MediaType types.MediaType `json:"mediaType"`
+	// Manifest is the digest of the platform's manifest, and Size the bytes of that,
+	// its config and its layers, as locked; zero if the lock cannot be read.
+	Manifest v1.Hash `json:"manifest"`
+	Size     int64   `json:"size"`
+
+	entry v1.Descriptor // the entry of index.json
+}
+
+// Bounds of a bundle, so that a hostile one cannot exhaust memory.
+const (
+	maxMembers  = 1 << 17  // 1,000 images have about 6,000
+	maxDocument = 64 << 20 // a lock or plan; that of Kubeflow is under 10 MiB
+)
+
+// Open opens the bundle in the file or block device at path. Bytes after the
+// tar's end are ignored. A bundle that is cut short gives an error that wraps
+// [ErrIncomplete]. Open reads the tar's headers and the index but no images: whether
+// they are whole and right is for [Bundle.Verify] to say.
+func Open(path string) (*Bundle, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening bundle: %w", err)
+	}
+	b := &Bundle{path: path, f: f, blobs: map[v1.Hash]section{}}
+	if err := b.read(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("opening bundle %s: %w", path, err)
+	}
+	return b, nil
+}
+
+func (b *Bundle) read() error {
+	length, err := b.f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if _, err := b.f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	index, err := b.scan(length)
+	if err != nil {
+		return err
+	}
+	return b.readIndex(index)
+}
+
+// scan finds every member of the tar and gives the content of index.json.
+func (b *Bundle) scan(length int64) ([]byte, error) {
+	tr := tar.NewReader(b.f) // skips contents by seeking
+	var index []byte
+	for n := 0; ; n++ {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, fmt.Errorf("cut short in member %d: %w", n+1, ErrIncomplete)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading member %d: %w", n+1, err)
+		}
+		if n == maxMembers {
+			return nil, fmt.Errorf("has more than %d members", maxMembers)
+		}
+		offset, err := b.f.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return nil, err
+		}
+		if h.Size > length-offset {
+			return nil, fmt.Errorf("cut short in %q: %w", h.Name, ErrIncomplete)
+		}
+		b.size = offset + padded(h.Size) + tarEnd
+		data, err := b.member(n, h, section{offset, h.Size}, tr)
+		if err != nil {
+			return nil, err
+		}
+		index = append(index, data...)
+	}
+	if index == nil {
+		return nil, errors.New("is not an OCI layout with an index.json")
+	}
+	if end, err := b.f.Seek(0, io.SeekCurrent); err != nil || end != b.size {
+		return nil, errors.Join(err, fmt.Errorf("cut short after member %d: %w", len(b.order)+2, ErrIncomplete))
+	}
+	return index, nil
+}
+
+// member takes member n of the tar. If that is index.json it gives the content.
+func (b *Bundle) member(n int, h *tar.Header, s section, r io.Reader) ([]byte, error) {
+	hex, isBlob := strings.CutPrefix(h.Name, blobPrefix)
+	digest := v1.Hash{Algorithm: "sha256", Hex: hex}
+	switch {
+	case !plain(h):
+		return nil, fmt.Errorf("member %q is no plain file", h.Name)
+	case n == 0 && h.Name == layoutMember && h.Size <= tarBlock:
+		return nil, nil
+	case n == 1 && h.Name == indexMember:
+		if h.Size > maxManifest {
+			return nil, fmt.Errorf("%s has %d bytes, more than %d", indexMember, h.Size, maxManifest)
+		}
+		data := make([]byte, h.Size)
+		if _, err := io.ReadFull(r, data); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", indexMember, err)
+		}
+		return data, nil
+	case n > 1 && isBlob && valid(digest):
+		if n > 2 && b.order[len(b.order)-1].Hex >= hex {
+			return nil, fmt.Errorf("member %q is there twice or out of order", h.Name)
+		}
+		b.order = append(b.order, digest)
+		b.blobs[digest] = s
+		return nil, nil
+	}
+	return nil, fmt.Errorf("member %d is %q (%d bytes), which does not belong there", n+1, h.Name, h.Size)
+}
+
+// plain is whether the member's content is one run of bytes in the tar.
+func plain(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return false
+		}
+	}
+	return h.Typeflag == tar.TypeReg
+}
+
+func (b *Bundle) readIndex(data []byte) error {
+	var index v1.IndexManifest
+	if err := parse(data, &index); err != nil {
+		return fmt.Errorf("parsing index.json: %w", err)
+	}
+	if index.SchemaVersion != 2 {
+		return fmt.Errorf("parsing index.json: schema version %d is not 2", index.SchemaVersion)
+	}
+	names := map[string]bool{}
+	for i, d := range index.Manifests {
+		name := d.Annotations[refNameAnnotation]
+		switch {
+		case !valid(d.Digest):
+			return fmt.Errorf("parsing index.json: entry %d has no sha256 digest", i+1)
+		case d.ArtifactType != "" && name == "":
+			if err := b.readArtifact(d); err != nil {
+				b.damage = append(b.damage, err)
+			}
+		case name == "" || name != d.Annotations[imageNameAnnotation] || names[name]:
+			return fmt.Errorf("parsing index.json: entry %d (%s) has no name, two, or another's", i+1, d.Digest)
+		default:
+			names[name] = true
+			b.images = append(b.images, Image{Name: referenceOf(name, d.Digest), RefName: name, Digest: d.Digest, MediaType: d.MediaType, entry: d})
+		}
+	}
+	b.readSizes()
+	return nil
+}
+
+func (b *Bundle) readArtifact(d v1.Descriptor) error {
+	data, err := b.load(d.Digest)
+	if err != nil {
+		return fmt.Errorf("artifact %s: %w", d.ArtifactType, err)
+	}
+	a, err := parseArtifact(d, data)
+	if err != nil {
+		return err
+	}
+	b.artifacts = append(b.artifacts, *a)
+	return nil
+}
+
+// readSizes completes the images by what the lock says, if that can be read.
+func (b *Bundle) readSizes() {
+	l, err := b.Lock()
+	if err != nil {
+		return // Verify tells
+	}
+	locked := map[string]LockedImage{}
+	for _, im := range l.Images {
+		locked[im.Reference] = im
+	}
+	for i := range b.images {
+		im := locked[b.images[i].Name]
+		b.images[i].Manifest, b.images[i].Size = im.Manifest, im.Size
+	}
+}
+
+// Close closes the bundle's file.
+func (b *Bundle) Close() error { return b.f.Close() }
+
+// Path is the file or block device that the bundle was opened from.
+func (b *Bundle) Path() string { return b.path }
+
+// Reopen opens the bundle's file once more, for a reader that needs an offset of its
+// own. It is the same file even if another one has taken its path.
+func (b *Bundle) Reopen() (*os.File, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", b.f.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("opening bundle %s again: %w", b.path, err)
+	}
+	return f, nil
+}
+
+// Size is the length of the bundle in bytes, without what follows the tar's end.
+func (b *Bundle) Size() int64 { return b.size }
+
+// Images lists the images, sorted by name.
+func (b *Bundle) Images() []Image { return slices.Clone(b.images) }
+
+// Artifacts lists the artifacts that can be read.
+func (b *Bundle) Artifacts() []Artifact { return slices.Clone(b.artifacts) }
+
+// Files lists the files of all artifacts.
+func (b *Bundle) Files() []File {
+	var files []File
+	for _, a := range b.artifacts {
+		files = append(files, a.Files...)
+	}
+	return files
+}
+
+// Section is where in the bundle the blob is, false if it is not there.
+func (b *Bundle) Section(h v1.Hash) (offset, size int64, ok bool) {
+	s, ok := b.blobs[h]
+	return s.offset, s.size, ok
+}
+
+// Blob reads a blob, unverified; false if it is not there.
+func (b *Bundle) Blob(h v1.Hash) (*io.SectionReader, bool) {
+	s, ok := b.blobs[h]
+	if !ok {
+		return nil, false
+	}
+	return io.NewSectionReader(b.f, s.offset, s.size), true
+}
+
+// File reads a file of an artifact, unverified: who needs to be sure compares its
+// digest. If there is no such file the error wraps [ErrIncomplete].
+func (b *Bundle) File(artifactType, name string) (*io.SectionReader, File, error) {
+	for _, a := range b.artifacts {
+		for _, f := range a.Files {
+			if a.Type != artifactType || f.Name != name {
+				continue
+			}
+			r, ok := b.Blob(f.Digest)
+			if !ok || r.Size() != f.Size {
+				return nil, File{}, fmt.Errorf("reading %s of %s: blob %s is missing: %w", name, b.path, f.Digest, ErrIncomplete)
+			}
+			return r, f, nil
+		}
+	}
+	if err := errors.Join(b.damage...); err != nil {
+		return nil, File{}, fmt.Errorf("reading %s of %s: %w", name, b.path, err)
+	}
+	return nil, File{}, fmt.Errorf("reading %s of %s: no such file in an artifact %s: %w", name, b.path, artifactType, ErrIncomplete)
+}
+
+// document gives a small file of an artifact, verified.
+func (b *Bundle) document(artifactType, name string) ([]byte, error) {
+	r, f, err := b.File(artifactType, name)
+	if err != nil {
+		return nil, err
+	}
+	if f.Size > maxDocument {
+		return nil, fmt.Errorf("reading %s of %s: has %d bytes, more than %d", name, b.path, f.Size, maxDocument)
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s of %s: %w", name, b.path, err)
+	}
+	if got := DigestOf(data); got != f.Digest {
+		return nil, &CorruptError{Name: fmt.Sprintf("%s of %s", name, b.path), Want: f.Digest, Got: got}
+	}
+	return data, nil
+}
+
+// Lock gives the lock that the bundle was made from.
+func (b *Bundle) Lock() (*Lock, error) {
+	data, err := b.document(ArtifactLock, "appliance.lock")
+	if err != nil {
+		return nil, err
+	}
+	return ParseLock(b.path+": appliance.lock", data)
+}
+
+// Plan gives what the node installs.
+func (b *Bundle) Plan() (*Plan, error) {
+	data, err := b.document(ArtifactPlan, "plan.json")
+	if err != nil {
+		return nil, err
+	}
+	var p Plan
+	if err := json.Unmarshal(data, &p); err != nil {
+		return nil, fmt.Errorf("parsing plan.json of %s: %w", b.path, err)
+	}
+	return &p, nil
+}
+
+// stat and load make a bundle a place of blobs for [tree].
+func (b *Bundle) stat(h v1.Hash) (int64, bool) {
+	s, ok := b.blobs[h]
+	return s.size, ok
+}
+
+func (b *Bundle) load(h v1.Hash) ([]byte, error) {
+	r, ok := b.Blob(h)
+	if !ok {
+		return nil, fmt.Errorf("blob %s is missing: %w", h, ErrIncomplete)
+	}
+	if r.Size() > maxManifest {
+		return nil, fmt.Errorf("blob %s is larger than the %d bytes of a manifest", h, maxManifest)
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("reading blob %s: %w", h, err)
+	}
+	if got := DigestOf(data); got != h {
+		return nil, &CorruptError{Name: b.memberName(h), Want: h, Got: got}
+	}
+	return data, nil
+}
+
+func (b *Bundle) memberName(h v1.Hash) string { return b.path + ": " + blobPrefix + h.Hex }

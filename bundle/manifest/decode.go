@@ -1,0 +1,136 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Bounds on YAML. The deepest objects of Kubeflow, CRD schemas, have some 60 levels;
+// rendered whole it has some 500,000 nodes.
+const (
+	maxDepth = 400
+	maxNodes = 2_000_000 // with aliases expanded
+)
+
+// Parse reads the objects of a stream of YAML documents. The name is used in
+// errors and as the objects' source. Lists, typed ones too, are taken apart; empty
+// documents are skipped; what is no Kubernetes object is an error.
+func Parse(name string, data []byte) ([]Object, error) {
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("parsing %s: has more than %d MiB", name, maxFile>>20)
+	}
+	docs, err := decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("parsing %s: %w", name, err)
+	}
+	var objs []Object
+	for _, doc := range docs {
+		if objs, err = expand(objs, Object{Source: name, Value: doc}, 0); err != nil {
+			return nil, fmt.Errorf("parsing %s: %w", name, err)
+		}
+	}
+	return objs, nil
+}
+
+// expand appends an object to objs, or the items of it if it is a list. The items
+// of a typed list, like DeploymentList, may leave their kind out.
+func expand(objs []Object, o Object, depth int) ([]Object, error) {
+	kind, _ := o.Value["kind"].(string)
+	items, isList := o.Value["items"].([]any)
+	itemKind, named := strings.CutSuffix(kind, "List")
+	switch {
+	case kind == "":
+		return nil, errors.New("a document is no Kubernetes object: it has no kind")
+	case !isList || !named:
+		return append(objs, o), nil
+	case depth > maxDepth:
+		return nil, fmt.Errorf("lists are nested more than %d times", maxDepth)
+	}
+	for i, item := range items {
+		value, _ := item.(map[string]any)
+		if value == nil {
+			return nil, fmt.Errorf("items[%d] of a %s is no object", i, kind)
+		}
+		if _, ok := value["kind"]; !ok && itemKind != "" {
+			value = maps.Clone(value)
+			value["kind"], value["apiVersion"] = itemKind, o.Value["apiVersion"]
+		}
+		var err error
+		if objs, err = expand(objs, Object{Source: o.Source, Value: value}, depth+1); err != nil {
+			return nil, err
+		}
+	}
+	return objs, nil
+}
+
+// decode reads every document that is a mapping. A document of another type is an error.
+func decode(data []byte) ([]map[string]any, error) {
+	if err := checkAliases(data); err != nil {
+		return nil, err
+	}
+	var docs []map[string]any
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var doc map[string]any
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return docs, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if doc != nil {
+			docs = append(docs, doc)
+		}
+	}
+}
+
+// checkAliases refuses YAML that aliases or nesting make unreasonably large. What
+// is no YAML passes: whoever needs it as YAML will say so.
+func checkAliases(data []byte) error {
+	if !bytes.Contains(data, []byte("*")) {
+		return nil // no alias: no larger than what is written, and the parser bounds its depth
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var doc yaml.Node
+		if err := dec.Decode(&doc); err != nil {
+			return nil
+		}
+		w := weigher{weights: map[*yaml.Node]int{}}
+		if n := w.weigh(&doc, 0); n > maxNodes {
+			return fmt.Errorf("YAML is too large or too deep: more than %d nodes or %d levels", maxNodes, maxDepth)
+		}
+	}
+}
+
+// weigher counts nodes as if aliases were expanded, in time linear in the nodes written.
+type weigher struct{ weights map[*yaml.Node]int }
+
+// weigh gives more than maxNodes when a bound is broken, also by an alias in a cycle.
+func (w *weigher) weigh(n *yaml.Node, depth int) int {
+	if depth > maxDepth {
+		return maxNodes + 1
+	}
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if known, ok := w.weights[n]; ok {
+		return known
+	}
+	w.weights[n] = maxNodes + 1 // seen again before it is known: a cycle
+	sum := 1
+	for _, child := range n.Content {
+		if sum += w.weigh(child, depth+1); sum > maxNodes {
+			return maxNodes + 1
+		}
+	}
+	w.weights[n] = sum
+	return sum
+}

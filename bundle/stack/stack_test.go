@@ -1,0 +1,49 @@
+package stack
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+func TestLoad(t *testing.T) {
+	for _, name := range Names() {
+		s, err := Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Description == "" {
+			t.Errorf("stack %s has no description", name)
+		}
+	}
+	if _, err := Load("../lab"); err == nil || !strings.Contains(err.Error(), "lab") {
+		t.Errorf("unknown stack: got %v, want an error that lists the known ones", err)
+	}
+}
+
+func TestParseIsStrict(t *testing.T) {
+	const good = "name: x\nphases: [{name: a, components: [c], timeout: 1m}]\n"
+	for _, tc := range []struct{ name, yaml, want string }{
+		{"good", good, ""},
+		{"unknown field", good + "colour: red\n", "colour"},
+		{"no timeout", "name: x\nphases: [{name: a, components: [c]}]\n", "timeout is missing"},
+		{"phase twice", "name: x\nphases: [{name: a, components: [c], timeout: 1m}, {name: a, components: [c], timeout: 1m}]\n", "taken"},
+		{"no folder", "name: x\nphases: [{name: a, components: [d], timeout: 1m}]\n", `"d" is no folder`},
+		{"no phases", "name: x\n", "needs a name and phases"},
+		{"waiver without reason", good + "waivers: [{image: a/b:c}]\n", "reason"},
+		{"empty", "", "EOF"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := parse(fstest.MapFS{
+				"stack.yaml":           {Data: []byte(tc.yaml)},
+				"c/kustomization.yaml": {Data: []byte("resources: []\n")},
+			})
+			if tc.want == "" && err != nil {
+				t.Fatal(err)
+			}
+			if tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Fatalf("got %v, want an error with %q", err, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,288 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// A Store keeps blobs in a folder, each once, under its digest. Many goroutines
+// and processes may use one folder at the same time.
+//
+//	sha256/HEX    a whole blob
+//	verified/HEX  the state of the blob's file when its digest was last checked
+//	tmp/          blobs being written
+//	lock          held while a blob is put in its place or removed
+type Store struct {
+	// Log is told about corrupt blobs. Nil discards.
+	Log *slog.Logger
+
+	dir string
+}
+
+// OpenStore opens the store at dir and makes it if there is none. What killed
+// writers left behind is removed.
+func OpenStore(dir string) (*Store, error) {
+	s := &Store{dir: dir}
+	for _, sub := range []string{"sha256", "verified", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return nil, fmt.Errorf("opening store: %w", err)
+		}
+	}
+	if err := removeStaleTemps(s.tmp(), tempPrefix); err != nil {
+		return nil, fmt.Errorf("opening store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+const tempPrefix = "blob-"
+
+// Path is where the blob is or would be.
+func (s *Store) Path(h v1.Hash) string { return filepath.Join(s.dir, "sha256", h.Hex) }
+
+func (s *Store) tmp() string             { return filepath.Join(s.dir, "tmp") }
+func (s *Store) record(h v1.Hash) string { return filepath.Join(s.dir, "verified", h.Hex) }
+
+// Open opens the blob for reading. It does not check the blob: see [Store.Has].
+func (s *Store) Open(h v1.Hash) (*os.File, error) {
+	if !valid(h) {
+		return nil, fmt.Errorf("opening blob: %q is no sha256 digest", h)
+	}
+	f, err := os.Open(s.Path(h))
+	if err != nil {
+		return nil, fmt.Errorf("opening blob: %w", err)
+	}
+	return f, nil
+}
+
+// Put stores what r holds as the blob want. If size is not negative r must hold
+// exactly that many bytes; no more than one byte beyond it is read. Other bytes
+// than want says give a [CorruptError], and nothing is stored.
+func (s *Store) Put(ctx context.Context, want v1.Hash, size int64, r io.Reader) error {
+	if !valid(want) {
+		return fmt.Errorf("storing blob: %q is no sha256 digest", want)
+	}
+	if size >= 0 {
+		r = io.LimitReader(r, size+1)
+	}
+	_, _, err := s.put(ctx, r, func(got v1.Hash, n int64) error {
+		switch {
+		case size >= 0 && n < size:
+			return &CorruptError{Name: "blob", Want: want, Err: fmt.Errorf("cut short at %d of %d bytes", n, size)}
+		case size >= 0 && n > size:
+			return &CorruptError{Name: "blob", Want: want, Err: fmt.Errorf("longer than %d bytes", size)}
+		case got != want:
+			return &CorruptError{Name: "blob", Want: want, Got: got}
+		}
+		return nil
+	})
+	return err
+}
+
+// PutBytes stores data and gives its digest.
+func (s *Store) PutBytes(ctx context.Context, data []byte) (v1.Hash, error) {
+	h := DigestOf(data)
+	return h, s.Put(ctx, h, int64(len(data)), bytes.NewReader(data))
+}
+
+// PutFile stores a copy of the file at path and gives its digest and size in bytes.
+func (s *Store) PutFile(ctx context.Context, path string) (v1.Hash, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return v1.Hash{}, 0, fmt.Errorf("storing file: %w", err)
+	}
+	defer f.Close()
+	h, n, err := s.put(ctx, f, func(v1.Hash, int64) error { return nil })
+	if err != nil {
+		return v1.Hash{}, 0, fmt.Errorf("storing %s: %w", path, err)
+	}
+	return h, n, nil
+}
+
+// put streams r into a temporary file and, if check agrees with the digest and
+// length, gives it its name.
+func (s *Store) put(ctx context.Context, r io.Reader, check func(v1.Hash, int64) error) (h v1.Hash, n int64, err error) {
+	f, err := createTemp(s.tmp(), tempPrefix)
+	if err != nil {
+		return h, 0, fmt.Errorf("storing blob: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+		f.Close()
+	}()
+	sum := sha256.New()
+	if n, err = copyContext(ctx, io.MultiWriter(f, sum), r, make([]byte, copySize)); err != nil {
+		return h, n, fmt.Errorf("storing blob: %w", err)
+	}
+	h = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}
+	if err = check(h, n); err != nil {
+		return h, n, err
+	}
+	if err = s.commit(f, h); err != nil {
+		return h, n, fmt.Errorf("storing blob %s: %w", h, err)
+	}
+	return h, n, nil
+}
+
+// commit makes f, whose content is right, the blob h.
+func (s *Store) commit(f *os.File, h v1.Hash) error {
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	// A second in the past: any later write, however soon, changes the time, and
+	// with it the state that the record is about.
+	past := time.Now().Add(-time.Second)
+	if err := os.Chtimes(f.Name(), past, past); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := s.exclusive(func() error { return os.Rename(f.Name(), s.Path(h)) }); err != nil {
+		return err
+	}
+	s.remember(h, info)
+	return syncDir(filepath.Dir(s.Path(h)))
+}
+
+// Has says whether the store holds the blob, whole. If size is not negative the
+// blob must have it. The digest is computed again unless the blob's file is as it
+// was when that was last done (inode, size and modification time). A blob that is
+// not what its name says is removed.
+func (s *Store) Has(ctx context.Context, h v1.Hash, size int64) (bool, error) {
+	f, err := s.Open(h)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("checking blob: %w", err)
+	}
+	if s.remembers(h, info) {
+		return size < 0 || info.Size() == size, nil
+	}
+	sum := sha256.New()
+	if _, err := copyContext(ctx, sum, f, make([]byte, min(copySize, info.Size()+1))); err != nil {
+		return false, fmt.Errorf("checking blob %s: %w", h, err)
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != h.Hex {
+		return false, s.discard(h, info)
+	}
+	s.remember(h, info)
+	return size < 0 || info.Size() == size, nil
+}
+
+// discard removes a corrupt blob, unless another writer has put a new file in its
+// place since info was taken.
+func (s *Store) discard(h v1.Hash, info fs.FileInfo) error {
+	if s.Log != nil {
+		s.Log.Warn("removing corrupt blob from store", "path", s.Path(h))
+	}
+	err := s.exclusive(func() error {
+		now, err := os.Stat(s.Path(h))
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, info) {
+			return nil
+		}
+		return errors.Join(err, os.Remove(s.Path(h)))
+	})
+	if err != nil {
+		return fmt.Errorf("removing corrupt blob: %w", err)
+	}
+	return nil
+}
+
+// exclusive runs f while no one else puts a blob in its place or removes one.
+func (s *Store) exclusive(f func() error) error {
+	lock, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := flock(lock, syscall.LOCK_EX); err != nil {
+		return err
+	}
+	return f()
+}
+
+// rememberSize is the size from which a record is worth a file: below it, hashing
+// the blob is as quick as reading the record.
+const rememberSize = 64 << 10
+
+// remember records that the blob's file was seen to be right. A record that cannot
+// be written, or is torn, only costs hashing again.
+func (s *Store) remember(h v1.Hash, info fs.FileInfo) {
+	if info.Size() >= rememberSize {
+		os.WriteFile(s.record(h), []byte(fileState(info)), 0o644)
+	}
+}
+
+func (s *Store) remembers(h v1.Hash, info fs.FileInfo) bool {
+	if info.Size() < rememberSize {
+		return false
+	}
+	state, err := os.ReadFile(s.record(h))
+	return err == nil && string(state) == fileState(info)
+}
+
+func fileState(info fs.FileInfo) string {
+	var inode uint64
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		inode = st.Ino
+	}
+	return fmt.Sprintf("inode %d size %d mtime %d\n", inode, info.Size(), info.ModTime().UnixNano())
+}
+
+// stat gives a blob's size, false if there is none.
+func (s *Store) stat(h v1.Hash) (int64, bool) {
+	info, err := os.Stat(s.Path(h))
+	if !valid(h) || err != nil {
+		return 0, false
+	}
+	return info.Size(), true
+}
+
+// load gives the bytes of a manifest. A corrupt one is removed.
+func (s *Store) load(h v1.Hash) ([]byte, error) {
+	f, err := s.Open(h)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading blob %s: %w", h, err)
+	}
+	if len(data) > maxManifest {
+		return nil, fmt.Errorf("blob %s is larger than the %d bytes of a manifest", h, maxManifest)
+	}
+	if got := DigestOf(data); got != h {
+		info, err := f.Stat()
+		if err == nil {
+			err = s.discard(h, info)
+		}
+		return nil, errors.Join(&CorruptError{Name: s.Path(h), Want: h, Got: got}, err)
+	}
+	return data, nil
+}

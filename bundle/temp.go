@@ -1,0 +1,97 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// createTemp makes a temporary file whose name starts with prefix and locks it, so
+// that removeStaleTemps can tell it from one whose writer was killed. The lock goes
+// when the file is closed or its process dies: rename it before closing it.
+func createTemp(dir, prefix string) (*os.File, error) {
+	for {
+		f, err := os.CreateTemp(dir, prefix+"*")
+		if err != nil {
+			return nil, err
+		}
+		owned, err := lockTemp(f)
+		if err != nil {
+			return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+		if owned {
+			return f, nil
+		}
+		f.Close()
+	}
+}
+
+// lockTemp is false if, before the lock was held, another process took the file for
+// a stale one and removed it.
+func lockTemp(f *os.File) (bool, error) {
+	if err := flock(f, syscall.LOCK_EX); err != nil {
+		return false, err
+	}
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
+		return false, fmt.Errorf("locking %s: %w", f.Name(), err)
+	}
+	return st.Nlink > 0, nil
+}
+
+// removeStaleTemps removes what createTemp left in dir under the prefix when its
+// process was killed. What a living process writes to stays, and so does what this
+// user may not remove.
+func removeStaleTemps(dir, prefix string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("removing stale files: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), prefix) || !e.Type().IsRegular() {
+			continue
+		}
+		if err := removeStaleTemp(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("removing stale files: %w", err)
+		}
+	}
+	return nil
+}
+
+func removeStaleTemp(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil
+		}
+		return err
+	}
+	err = os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return err
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		err := syscall.Flock(int(f.Fd()), how)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return fmt.Errorf("locking %s: %w", f.Name(), err)
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package bundle
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// Bounds of what is parsed, so that hostile content can neither exhaust memory nor
+// the stack. Registries refuse manifests over 4 MiB; the largest real ones, and an
+// index.json of 5,000 images, are half of that.
+const (
+	maxManifest = 4 << 20
+	maxElements = 1 << 17 // commas of a manifest or index.json
+	maxNesting  = 4       // indexes in an index
+)
+
+// blobs is a place that holds blobs: a [Store] or a [Bundle].
+type blobs interface {
+	// stat gives the size of a blob; false if there is none.
+	stat(v1.Hash) (int64, bool)
+	// load gives the bytes of a blob of at most maxManifest. Other bytes than the
+	// digest says are a [CorruptError].
+	load(v1.Hash) ([]byte, error)
+}
+
+// tree finds what belongs to one image.
+type tree struct {
+	blobs blobs
+	// wanted is the platform's manifest. It must be whole; of the other manifests
+	// what is absent is left out. Zero if nothing is known to be wanted.
+	wanted v1.Hash
+	// spare is whether layers of other manifests are wanted if they are there.
+	spare bool
+
+	found  []v1.Descriptor // what is present, parents first
+	seen   map[v1.Hash]bool
+	whole  bool // wanted was found
+	errors []error
+}
+
+// walk gives all of an image's content that is present, root first. Whatever is
+// missing of the platform's manifest is told by an error that wraps [ErrIncomplete].
+func (t *tree) walk(root v1.Descriptor) ([]v1.Descriptor, []error) {
+	t.seen = map[v1.Hash]bool{}
+	t.visit(root, true, 0)
+	if !t.whole && len(t.errors) == 0 && t.wanted != (v1.Hash{}) {
+		t.fail("index %s does not list manifest %s: %w", root.Digest, t.wanted, ErrIncomplete)
+	}
+	return t.found, t.errors
+}
+
+func (t *tree) fail(format string, args ...any) {
+	t.errors = append(t.errors, fmt.Errorf(format, args...))
+}
+
+// visit adds a descriptor and what it refers to.
+func (t *tree) visit(d v1.Descriptor, need bool, depth int) {
+	need = need || d.Digest == t.wanted
+	if !t.add(d, need) || !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
+		return
+	}
+	data, err := t.blobs.load(d.Digest)
+	if err != nil {
+		t.fail("manifest %s: %w", d.Digest, err)
+		return
+	}
+	if depth == 0 { // what the root is said to be comes from index.json, which has no digest
+		if is, err := describe(data); err != nil || is.MediaType != d.MediaType {
+			t.fail("manifest %s is of type %q, not %q", d.Digest, is.MediaType, d.MediaType)
+			return
+		}
+	}
+	if d.MediaType.IsIndex() {
+		t.index(d, data, depth)
+	} else {
+		t.manifest(d, data)
+	}
+}
+
+func (t *tree) index(d v1.Descriptor, data []byte, depth int) {
+	var index v1.IndexManifest
+	if err := parse(data, &index); err != nil {
+		t.fail("index %s: %w", d.Digest, err)
+		return
+	}
+	if depth == maxNesting {
+		t.fail("index %s: more than %d indexes in each other", d.Digest, maxNesting)
+		return
+	}
+	for _, child := range index.Manifests {
+		// An index in an index may be the way to the wanted manifest.
+		t.visit(child, child.MediaType.IsIndex() && t.wanted != (v1.Hash{}), depth+1)
+	}
+}
+
+func (t *tree) manifest(d v1.Descriptor, data []byte) {
+	var m v1.Manifest
+	if err := parse(data, &m); err != nil {
+		t.fail("manifest %s: %w", d.Digest, err)
+		return
+	}
+	need := d.Digest == t.wanted
+	t.whole = t.whole || need
+	t.add(m.Config, need)
+	if !need && !t.spare {
+		return
+	}
+	for _, layer := range m.Layers {
+		t.add(layer, need && layer.MediaType.IsDistributable())
+	}
+}
+
+// add takes a descriptor whose blob is present. It is false if that is not so or it
+// was taken before.
+func (t *tree) add(d v1.Descriptor, need bool) bool {
+	if !valid(d.Digest) {
+		if need {
+			t.fail("%q is no sha256 digest", d.Digest)
+		}
+		return false
+	}
+	if t.seen[d.Digest] {
+		return false
+	}
+	size, ok := t.blobs.stat(d.Digest)
+	switch {
+	case !ok && need:
+		t.fail("blob %s is missing: %w", d.Digest, ErrIncomplete)
+	case ok && size != d.Size && need:
+		t.errors = append(t.errors, &CorruptError{Name: "blob", Want: d.Digest,
+			Err: fmt.Errorf("has %d bytes, its manifest says %d", size, d.Size)})
+	}
+	if !ok || size != d.Size {
+		return false
+	}
+	t.seen[d.Digest] = true
+	t.found = append(t.found, d)
+	return true
+}
+
+// parse decodes a manifest, an index or index.json within the bounds above.
+func parse(data []byte, into any) error {
+	if len(data) > maxManifest {
+		return fmt.Errorf("is larger than %d bytes", maxManifest)
+	}
+	if bytes.Count(data, []byte(",")) > maxElements {
+		return fmt.Errorf("has more than %d elements", maxElements)
+	}
+	return json.Unmarshal(data, into)
+}
+
+// describe makes the descriptor of a manifest out of its bytes. A manifest without
+// a media type of its own is an OCI one.
+func describe(data []byte) (v1.Descriptor, error) {
+	var m struct {
+		MediaType types.MediaType  `json:"mediaType"`
+		Manifests *json.RawMessage `json:"manifests"`
+		Layers    *json.RawMessage `json:"layers"`
+	}
+	if err := parse(data, &m); err != nil {
+		return v1.Descriptor{}, err
+	}
+	switch {
+	case m.MediaType != "":
+	case m.Manifests != nil:
+		m.MediaType = types.OCIImageIndex
+	case m.Layers != nil:
+		m.MediaType = types.OCIManifestSchema1
+	}
+	if !m.MediaType.IsIndex() && !m.MediaType.IsImage() {
+		return v1.Descriptor{}, fmt.Errorf("media type %q is neither an image nor an index", m.MediaType)
+	}
+	return v1.Descriptor{MediaType: m.MediaType, Size: int64(len(data)), Digest: DigestOf(data)}, nil
+}

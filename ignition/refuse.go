@@ -1,0 +1,143 @@
+package ignition
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/coreos/ignition/v2/config/util"
+	"github.com/coreos/ignition/v2/config/v3_3/types"
+	"go.yaml.in/yaml/v3"
+
+	"atoll/bundle"
+)
+
+// A refusal is something that Ignition allows and a node cannot do.
+type refusal struct {
+	path []any  // in Butane's names
+	why  string // and what to do instead
+}
+
+const (
+	whyAppend  = "append is refused: it would append again when a power cut makes Ignition run twice; write the whole file, or a drop-in"
+	whyWipe    = "is refused: a power cut makes Ignition run twice, and the second run would destroy what the node wrote since"
+	whyKargs   = "kernel arguments are refused: Debian's Ignition cannot set them"
+	whyConfig  = "other configurations are refused: write what they hold into this file"
+	whyNetwork = "the node has no network to fetch it from: use inline or local"
+)
+
+// refusals lists what a node cannot do, in the order of the file.
+func refusals(c types.Config) []refusal {
+	var out []refusal
+	refuse := func(why string, path ...any) { out = append(out, refusal{path, why}) }
+	source := func(r types.Resource, path ...any) {
+		if r.Source != nil && *r.Source != "" && !strings.HasPrefix(*r.Source, "data:") {
+			refuse(fmt.Sprintf("%q is refused: %s", *r.Source, whyNetwork), append(path, "source")...)
+		}
+	}
+	if len(c.Ignition.Config.Merge) > 0 {
+		refuse(whyConfig, "ignition", "config", "merge")
+	}
+	if c.Ignition.Config.Replace.Source != nil {
+		refuse(whyConfig, "ignition", "config", "replace")
+	}
+	for i, r := range c.Ignition.Security.TLS.CertificateAuthorities {
+		source(r, "ignition", "security", "tls", "certificate_authorities", i)
+	}
+	if len(c.KernelArguments.ShouldExist)+len(c.KernelArguments.ShouldNotExist) > 0 {
+		refuse(whyKargs, "kernel_arguments")
+	}
+	for i, f := range c.Storage.Files {
+		if len(f.Append) > 0 {
+			refuse(whyAppend, "storage", "files", i, "append")
+		}
+		source(f.Contents, "storage", "files", i, "contents")
+	}
+	for i, l := range c.Storage.Luks {
+		source(l.KeyFile, "storage", "luks", i, "key_file")
+	}
+	return append(out, wipes(c.Storage)...)
+}
+
+// wipes lists what would destroy data in a second run.
+func wipes(s types.Storage) []refusal {
+	var out []refusal
+	refuse := func(yes *bool, path ...any) {
+		if util.IsTrue(yes) {
+			out = append(out, refusal{path, fmt.Sprint(path[len(path)-1], " ", whyWipe)})
+		}
+	}
+	for i, d := range s.Disks {
+		refuse(d.WipeTable, "storage", "disks", i, "wipe_table")
+		for j, p := range d.Partitions {
+			refuse(p.WipePartitionEntry, "storage", "disks", i, "partitions", j, "wipe_partition_entry")
+		}
+	}
+	for i, f := range s.Filesystems {
+		refuse(f.WipeFilesystem, "storage", "filesystems", i, "wipe_filesystem")
+	}
+	for i, l := range s.Luks {
+		refuse(l.WipeVolume, "storage", "luks", i, "wipe_volume")
+	}
+	return out
+}
+
+// checkLocal refuses a "local:" file that is outside of the folder of files, also
+// through a symbolic link, which Butane would follow; or that is no file, or too big.
+func checkLocal(b Butane, n *yaml.Node) error {
+	if n.Kind == yaml.AliasNode { // its anchor is somewhere in the file
+		return nil
+	}
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].Value == "local" && c.Kind == yaml.ScalarNode {
+			if msg := localProblem(b.FilesDir, c.Value); msg != "" {
+				return &bundle.DefinitionError{File: b.Name, Line: c.Line, Path: "local", Msg: msg}
+			}
+		}
+		if err := checkLocal(b, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func localProblem(dir, name string) string {
+	if dir == "" {
+		return fmt.Sprintf("%q cannot be read: there is no folder of files", name)
+	}
+	root, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return err.Error()
+	}
+	real, err := filepath.EvalSymlinks(filepath.Join(root, name))
+	if err != nil {
+		return err.Error()
+	}
+	if rel, err := filepath.Rel(root, real); err != nil || !filepath.IsLocal(rel) {
+		return fmt.Sprintf("%q is refused: it leads out of %s", name, dir)
+	}
+	var size int64
+	// A tree's own links stay links, so only the files of it are read.
+	err = filepath.WalkDir(real, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Type() == fs.ModeSymlink {
+			return err
+		}
+		info, err := os.Lstat(path)
+		if err == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%s is not a regular file", path)
+		}
+		if err != nil {
+			return err
+		}
+		if size += info.Size(); size > maxConfig {
+			return fmt.Errorf("%s has more than %d bytes: put large files into an image or package", path, maxConfig)
+		}
+		return nil
+	})
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}

@@ -1,0 +1,173 @@
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"syscall"
+	"time"
+
+	"atoll/bundle"
+)
+
+// maxStatus is the longest status line in bytes that is taken from a guest.
+const maxStatus = 1 << 20
+
+// lastWords is how long the console is listened to after trouble: what explains it
+// often comes after it.
+const lastWords = 2 * time.Second
+
+// follow returns nil when the node says that it is ready.
+func (m *machine) follow(ctx context.Context, res *Result, o Options) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	statuses, unreadable := make(chan bundle.Status), make(chan error, 1)
+	go func() { unreadable <- readStatuses(ctx, m.status, statuses) }()
+	for {
+		select {
+		case s := <-statuses:
+			if res.Start == 0 {
+				res.Start = time.Since(m.started)
+			}
+			if same(s, res.Status) {
+				continue
+			}
+			res.Status = s
+			o.OnStatus(s)
+			switch s.State {
+			case bundle.StateReady:
+				return nil
+			case bundle.StateFailed:
+				return m.failed(s)
+			}
+		case err := <-unreadable:
+			if err != nil {
+				return &GuestError{Reason: "status of the guest is unreadable: " + err.Error(), Log: m.console.tail(), Err: err}
+			}
+		case why := <-m.console.found:
+			m.listen(ctx)
+			return &GuestError{Reason: why + "; the console's end:", Log: m.console.tail()}
+		case e := <-m.qmp.events:
+			if err := diskError(e); err != nil {
+				return err
+			}
+		case err := <-m.exited:
+			m.exited = nil
+			return m.ended(err, res.Status)
+		case <-ctx.Done():
+			return m.interrupted(ctx, res.Status)
+		}
+	}
+}
+
+// readStatuses sends the statuses that a guest writes, one JSON object a line. A line
+// that is no status is skipped: a writer that was killed leaves half of one.
+func readStatuses(ctx context.Context, r io.Reader, to chan<- bundle.Status) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxStatus)
+	for lines.Scan() {
+		var s bundle.Status
+		if json.Unmarshal(lines.Bytes(), &s) != nil || s.State == "" {
+			continue
+		}
+		select {
+		case to <- cleanStatus(s):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("line is longer than %d bytes", maxStatus)
+	}
+	return nil // QEMU has ended, and its end says why
+}
+
+// same says whether two statuses tell the same; the node repeats itself.
+func same(a, b bundle.Status) bool {
+	a.Updated, b.Updated = time.Time{}, time.Time{}
+	return reflect.DeepEqual(a, b)
+}
+
+// listen waits for the guest's last words.
+func (m *machine) listen(ctx context.Context) {
+	select {
+	case <-time.After(lastWords):
+	case <-ctx.Done():
+	}
+}
+
+func (m *machine) failed(s bundle.Status) error {
+	reason := s.Error
+	if reason == "" {
+		reason = "node failed and gave no reason"
+	}
+	if p := current(s); p != "" {
+		reason = p + ": " + reason
+	}
+	if len(s.Log) == 0 {
+		s.Log = m.console.tail()
+	}
+	return &GuestError{Reason: reason, Log: s.Log}
+}
+
+func (m *machine) ended(err error, s bundle.Status) error {
+	if err != nil {
+		return &GuestError{Reason: fmt.Sprintf("QEMU ended with %v", err), Log: append(m.stderr.tail(), m.console.tail()...), Err: err}
+	}
+	return &GuestError{Reason: "guest powered off or restarted before the stack was ready; " + where(s), Log: m.console.tail()}
+}
+
+func (m *machine) interrupted(ctx context.Context, s bundle.Status) error {
+	err := ctx.Err()
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &GuestError{
+		Reason: fmt.Sprintf("stack was not ready in %v; %s", time.Since(m.started).Round(time.Second), where(s)),
+		Log:    m.console.tail(), Err: err,
+	}
+}
+
+// diskError tells of a disk of the host that cannot take what the guest writes. QEMU
+// stops the guest then, so nothing else would ever tell.
+func diskError(e event) error {
+	if e.Name != "BLOCK_IO_ERROR" {
+		return nil
+	}
+	if e.Data.NoSpace {
+		return &GuestError{Reason: "disk of the host is full: the guest's overlay cannot grow", Err: syscall.ENOSPC}
+	}
+	return &GuestError{Reason: "reading or writing the guest's disk failed: " + clean(e.Data.Reason), Err: syscall.EIO}
+}
+
+// where says in words how far a node was.
+func where(s bundle.Status) string {
+	if s.State == "" {
+		return "the node told no status; the console's end:"
+	}
+	if p := current(s); p != "" {
+		return "it was at " + p + "; the console's end:"
+	}
+	return "it was " + s.State + "; the console's end:"
+}
+
+// current is the phase that is not done: the failed one, or the running one, and what
+// it waits for.
+func current(s bundle.Status) string {
+	for _, state := range []string{bundle.StateFailed, bundle.StateRunning} {
+		for _, p := range s.Phases {
+			if p.State != state {
+				continue
+			}
+			if p.Message != "" {
+				return fmt.Sprintf("phase %s (%s)", p.Name, p.Message)
+			}
+			return "phase " + p.Name
+		}
+	}
+	return ""
+}

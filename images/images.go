@@ -1,0 +1,106 @@
+// Package images is the only room that dials out. [Resolve] asks registries, the
+// k3s release and the Debian archive what a definition means today and gives the
+// lock; [Mirror] fetches what a lock names into the store.
+//
+// Tags are asked for by Resolve alone: Mirror takes everything by digest, so that
+// what was reviewed is what is built. Requests and logins go through
+// go-containerregistry; bodies do not: it has no ranges, ignores Retry-After and
+// decodes what must stay as it is. Whatever is read is bounded, hashed while it
+// streams, and becomes part of the store only when its digest is right.
+//
+// Matchable errors: [GoneError], [bundle.CorruptError], [bundle.ErrIncomplete].
+package images
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Options are the options of [Resolve] and [Mirror]. Nil is fine.
+type Options struct {
+	// Mirrors sends the traffic of a registry elsewhere: host to URL, with or
+	// without a path that goes before the repository's. Names stay the original.
+	Mirrors map[string]string
+	// Sources are folders to take something from instead of its URL. The one
+	// name known is "k3s", the folder of a k3s release.
+	Sources map[string]string
+	// Jobs is how many requests run at once. Default 8.
+	Jobs int
+	// Keychain gives the credentials of a registry. Default: the docker config
+	// and its credential helpers.
+	Keychain authn.Keychain
+	// UserAgent is sent along. Default "atoll".
+	UserAgent string
+	// Progress is told how far Mirror is. It may be called by several goroutines at once.
+	Progress func(Progress)
+	// Log is told what is not an error. Nil discards.
+	Log *slog.Logger
+
+	pause time.Duration // the first wait before another try; tests shorten it
+	idle  time.Duration // a connection that brings nothing for so long is cut
+}
+
+// Progress is how far a transfer is.
+type Progress struct {
+	Name        string // what moves: an image, a file or a package
+	Done, Total int64  // bytes
+}
+
+// Wanted is an image that something asks for.
+type Wanted struct {
+	Reference string // as written, or canonical
+	Tier      string // bundle.TierRequired or bundle.TierRuntime
+	Where     []string
+}
+
+// A GoneError says that a digest of the lock is no longer where it was. A new
+// lock pins what is there today.
+type GoneError struct {
+	Name   string // an image, a file or a package
+	Digest v1.Hash
+	Host   string // who was asked last
+}
+
+func (e *GoneError) Error() string {
+	return fmt.Sprintf("%s: %s no longer has %s", e.Name, e.Host, e.Digest)
+}
+
+const (
+	defaultJobs  = 8
+	defaultPause = time.Second
+	defaultIdle  = time.Minute
+)
+
+// withDefaults gives a copy that has every value set.
+func (o *Options) withDefaults() *Options {
+	var out Options
+	if o != nil {
+		out = *o
+	}
+	if out.Jobs <= 0 {
+		out.Jobs = defaultJobs
+	}
+	if out.Keychain == nil {
+		out.Keychain = authn.DefaultKeychain
+	}
+	if out.UserAgent == "" {
+		out.UserAgent = "atoll"
+	}
+	if out.Progress == nil {
+		out.Progress = func(Progress) {}
+	}
+	if out.Log == nil {
+		out.Log = slog.New(slog.DiscardHandler)
+	}
+	if out.pause <= 0 {
+		out.pause = defaultPause
+	}
+	if out.idle <= 0 {
+		out.idle = defaultIdle
+	}
+	return &out
+}

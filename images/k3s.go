@@ -1,0 +1,143 @@
+package images
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"atoll/bundle"
+)
+
+// k3sDownloads is where releases of k3s are, below their escaped version.
+const k3sDownloads = "https://github.com/k3s-io/k3s/releases/download/"
+
+// k3sFile is a file of a k3s release: its name on the node and in the release.
+type k3sFile struct{ name, remote string }
+
+func k3sFiles(arch string) []k3sFile {
+	binary := "k3s"
+	if arch != "amd64" {
+		binary += "-" + arch
+	}
+	airgap := "k3s-airgap-images-" + arch + ".tar.zst"
+	return []k3sFile{{"k3s", binary}, {"k3s-images.txt", "k3s-images.txt"}, {airgap, airgap}}
+}
+
+// k3sBase is the folder or URL of the definition's k3s release, as a lock writes it.
+func k3sBase(d *bundle.Definition) string {
+	if d.K3s.Release != "" {
+		return strings.TrimSuffix(d.K3s.Release, "/")
+	}
+	// A plus is legal in a path, but stands for a space where a server is careless.
+	return k3sDownloads + strings.ReplaceAll(d.K3s.Version, "+", "%2B")
+}
+
+// resolveK3s locks the release's files: their checksums as the release states them,
+// or, for a file it states none of, as it is now.
+func (c *client) resolveK3s(ctx context.Context, d *bundle.Definition) ([]bundle.LockedFile, error) {
+	base := k3sBase(d)
+	sums, err := c.k3sSums(ctx, d, base+"/sha256sum-"+d.Arch()+".txt")
+	if err != nil {
+		return nil, err
+	}
+	var out []bundle.LockedFile
+	var errs []error
+	for _, f := range k3sFiles(d.Arch()) {
+		locked := bundle.LockedFile{Name: f.name, URL: base + "/" + f.remote, Digest: sums[f.remote]}
+		if err := c.measure(ctx, c.fileSource(d, locked.URL), &locked); err != nil {
+			errs = append(errs, explainFile(err, f.name, locked.URL))
+		}
+		out = append(out, locked)
+	}
+	return out, errors.Join(errs...)
+}
+
+// fileSource is where a locked file is read from.
+func (c *client) fileSource(d *bundle.Definition, url string) source {
+	if folder := c.Sources["k3s"]; folder != "" {
+		return source{host: folder, path: filepath.Join(folder, path.Base(url))}
+	}
+	if local, ok := strings.CutPrefix(url, "file://"); ok {
+		return source{host: path.Dir(local), path: local}
+	}
+	if !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") {
+		local := d.Path(url)
+		return source{host: path.Dir(local), path: local}
+	}
+	return c.plainSource(url)
+}
+
+func explainFile(err error, name, url string) error {
+	return fmt.Errorf("file %s of the k3s release: %w (from %s; another place is given by k3s.release or --source k3s=FOLDER)", name, err, url)
+}
+
+// k3sSums reads the output of sha256sum.
+func (c *client) k3sSums(ctx context.Context, d *bundle.Definition, url string) (map[string]v1.Hash, error) {
+	r := c.stream(ctx, c.fileSource(d, url), -1)
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, maxManifest))
+	if err != nil {
+		return nil, explainFile(err, path.Base(url), url)
+	}
+	sums, err := parseSums(data)
+	if err != nil {
+		return nil, explainFile(err, path.Base(url), url)
+	}
+	return sums, nil
+}
+
+func parseSums(data []byte) (map[string]v1.Hash, error) {
+	sums := map[string]v1.Hash{}
+	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) != 2 {
+			continue
+		}
+		h, err := v1.NewHash("sha256:" + strings.ToLower(fields[0]))
+		if err != nil {
+			return nil, fmt.Errorf("line %q is not one of sha256sum", lines.Text())
+		}
+		sums[path.Base(strings.TrimPrefix(fields[1], "*"))] = h
+	}
+	if len(sums) == 0 {
+		return nil, errors.New("it has no checksums")
+	}
+	return sums, nil
+}
+
+// measure fills in a file's size, and its digest where that is not known.
+func (c *client) measure(ctx context.Context, src source, f *bundle.LockedFile) error {
+	if f.Digest.Hex != "" {
+		body, size, err := src.open(ctx, 0, -1)
+		if err != nil {
+			return err
+		}
+		body.Close()
+		if size >= 0 {
+			f.Size = size
+			return nil
+		}
+	}
+	r := c.stream(ctx, src, -1)
+	defer r.Close()
+	sum := sha256.New()
+	n, err := io.Copy(sum, r)
+	if err != nil {
+		return err
+	}
+	f.Size = n
+	if f.Digest.Hex == "" {
+		f.Digest = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}
+	}
+	return nil
+}

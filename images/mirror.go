@@ -1,0 +1,152 @@
+package images
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"atoll/bundle"
+)
+
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// Mirror fetches all that the lock names into the store, by digest. What the store
+// holds is not fetched again. Of an image that is an index the locked manifest is
+// fetched whole; of other platforms only manifest and config, if the registry has
+// them. Failures do not keep the rest from being fetched; they come in one
+// joined error that wraps [bundle.ErrIncomplete], with a [GoneError] or
+// [bundle.CorruptError] where that is the reason.
+func Mirror(ctx context.Context, d *bundle.Definition, l *bundle.Lock, s *bundle.Store, o *Options) error {
+	c, err := newClient(o)
+	if err != nil {
+		return err
+	}
+	m := &mirror{client: c, store: s, downloads: map[v1.Hash]*download{}}
+	errs := []error{m.addImages(ctx, l.Images)}
+	m.addFiles(d, l.Files)
+	errs = append(errs, m.addPackages(ctx, d, l.Packages))
+	missing, err := m.missing(ctx)
+	if err != nil {
+		return err
+	}
+	errs = append(errs, m.fetchAll(ctx, missing))
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(errs...); err != nil {
+		return errors.Join(err, fmt.Errorf("mirror is %w: what could be fetched is kept", bundle.ErrIncomplete))
+	}
+	return nil
+}
+
+// mirror is one run of [Mirror].
+type mirror struct {
+	*client
+	store *bundle.Store
+
+	mu        sync.Mutex
+	downloads map[v1.Hash]*download
+}
+
+// add asks for a blob, once, however many images have it. Every place that has it
+// is one more to try.
+func (m *mirror) add(d download) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := m.downloads[d.digest]
+	if old == nil {
+		m.downloads[d.digest] = &d
+		return
+	}
+	for _, src := range d.sources {
+		if !slices.ContainsFunc(old.sources, func(have source) bool { return have.url == src.url && have.path == src.path }) {
+			old.sources = append(old.sources, src)
+		}
+	}
+}
+
+func (m *mirror) addFiles(d *bundle.Definition, files []bundle.LockedFile) {
+	for _, f := range files {
+		m.add(download{name: "file " + f.Name, digest: f.Digest, size: f.Size, sources: []source{m.fileSource(d, f.URL)}})
+	}
+}
+
+// missing lists what the store does not have, largest first, so that no large one
+// is left alone at the end.
+func (m *mirror) missing(ctx context.Context) ([]*download, error) {
+	all := slices.Collect(maps.Values(m.downloads))
+	have := make([]bool, len(all))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(m.Jobs)
+	for i, d := range all {
+		g.Go(func() (err error) {
+			have[i], err = m.store.Has(ctx, d.digest, d.size)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	var out []*download
+	for i, d := range all {
+		if !have[i] {
+			out = append(out, d)
+		}
+	}
+	slices.SortFunc(out, func(a, b *download) int {
+		return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.digest.Hex, b.digest.Hex))
+	})
+	return out, nil
+}
+
+// fetchAll fetches in parallel. A failure of this machine ends it all; any other
+// is told after the rest is done.
+func (m *mirror) fetchAll(ctx context.Context, list []*download) error {
+	t := &tally{report: m.Progress}
+	for _, d := range list {
+		t.total += d.size
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(m.Jobs)
+	errs := make([]error, len(list))
+	for i, d := range list {
+		if gctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			errs[i] = m.fetch(gctx, m.store, d, func(n int64) { t.add(d.name, n) })
+			var local localError
+			if errors.As(errs[i], &local) {
+				return local
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err // the others were cut off by it
+	}
+	return errors.Join(errs...)
+}
+
+// tally adds up what parallel transfers move.
+type tally struct {
+	mu          sync.Mutex
+	done, total int64
+	report      func(Progress)
+}
+
+func (t *tally) add(name string, n int64) {
+	t.mu.Lock()
+	t.done += n
+	p := Progress{Name: name, Done: t.done, Total: t.total}
+	t.mu.Unlock()
+	t.report(p)
+}

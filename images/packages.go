@@ -1,0 +1,239 @@
+package images
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"atoll/bundle"
+)
+
+// packageName is Debian policy 5.6.7; without a trailing minus, which apt-get
+// takes as "remove this".
+var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]*[a-z0-9+]$`)
+
+// ResolvePackages finds the Debian packages that an installation of packages needs
+// from nothing: themselves, the essential and required ones, and what all of these
+// depend on. Signatures of the archives are checked by apt with the machine's keys.
+// The time is the date of the newest package index. No privileges are needed.
+func ResolvePackages(ctx context.Context, base bundle.Base, arch string, packages []string, o *Options) ([]bundle.LockedPackage, time.Time, error) {
+	for _, p := range packages {
+		if !packageName.MatchString(p) {
+			return nil, time.Time{}, fmt.Errorf("%q is not the name of a Debian package", p)
+		}
+	}
+	a, err := newApt(ctx, base, arch)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	defer a.close()
+	if _, err := a.run(ctx, "apt-get", "update", "-q"); err != nil {
+		return nil, time.Time{}, fmt.Errorf("reading package indexes of Debian %s: %w", base.Suite, err)
+	}
+	epoch, err := a.newest()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	repos, err := a.repositories(ctx, true)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	args := append([]string{"install", "--print-uris", "-y", "-qq", "?essential", "?priority(required)"}, packages...)
+	out, err := a.run(ctx, "apt-get", args...)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("choosing packages of Debian %s: %w", base.Suite, err)
+	}
+	var locked []bundle.LockedPackage
+	for line := range strings.Lines(out) {
+		p, err := parseURI(strings.TrimSpace(line), repos)
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		locked = append(locked, p)
+	}
+	if len(locked) == 0 {
+		return nil, time.Time{}, fmt.Errorf("choosing packages of Debian %s: apt-get chose none", base.Suite)
+	}
+	o.withDefaults().Log.Debug("resolved packages", "suite", base.Suite, "wanted", len(packages), "all", len(locked), "epoch", epoch)
+	slices.SortFunc(locked, func(a, b bundle.LockedPackage) int { return cmp.Compare(a.Name, b.Name) })
+	return locked, epoch, nil
+}
+
+// parseURI reads a line of "apt-get --print-uris": 'URI' NAME_VERSION_ARCH.deb SIZE SHA256:HEX.
+func parseURI(line string, repos []aptRepository) (p bundle.LockedPackage, err error) {
+	bad := fmt.Errorf("apt-get printed %q, which is no package with a SHA256", line)
+	f := strings.Fields(line)
+	if len(f) != 4 {
+		return p, bad
+	}
+	uri, err := url.PathUnescape(strings.Trim(f[0], "'"))
+	if err != nil {
+		return p, bad
+	}
+	file, err := url.PathUnescape(f[1]) // an epoch's colon is escaped
+	if err != nil {
+		return p, bad
+	}
+	name := strings.Split(file, "_")
+	size, err := strconv.ParseInt(f[2], 10, 64)
+	hex, ok := strings.CutPrefix(f[3], "SHA256:")
+	if err != nil || !ok || len(name) != 3 {
+		return p, bad
+	}
+	digest, err := v1.NewHash("sha256:" + hex)
+	if err != nil {
+		return p, bad
+	}
+	for _, r := range repos {
+		if path, ok := strings.CutPrefix(uri, r.uri); ok {
+			return bundle.LockedPackage{Name: name[0], Version: name[1], Archive: r.label, Path: path, Digest: digest, Size: size}, nil
+		}
+	}
+	return p, fmt.Errorf("package %s is at %s, which is in none of the sources", name[0], uri)
+}
+
+// aptRepository is where an archive's files are.
+type aptRepository struct {
+	uri   string // ends in a slash
+	label string // of its Release file; empty before an update
+}
+
+// repositories lists the archives of the sources. Their labels are known once
+// their indexes are read.
+func (a *apt) repositories(ctx context.Context, labels bool) ([]aptRepository, error) {
+	args := []string{"indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages"}
+	if !labels {
+		args = []string{"indextargets", "--no-release-info", "--format", "$(REPO_URI)", "Created-By: Packages"}
+	}
+	out, err := a.run(ctx, "apt-get", args...)
+	if err != nil {
+		return nil, fmt.Errorf("listing apt sources: %w", err)
+	}
+	var repos []aptRepository
+	for line := range strings.Lines(out) {
+		uri, label, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if r := (aptRepository{uri, label}); uri != "" && !slices.Contains(repos, r) {
+			repos = append(repos, r)
+		}
+	}
+	if len(repos) == 0 {
+		return nil, errors.New("listing apt sources: there are none")
+	}
+	// The longest first, so that of two that fit a URI the closer one counts.
+	slices.SortStableFunc(repos, func(a, b aptRepository) int { return cmp.Compare(len(b.uri), len(a.uri)) })
+	return repos, nil
+}
+
+// newest gives the newest date among the Release files.
+func (a *apt) newest() (time.Time, error) {
+	files, err := filepath.Glob(filepath.Join(a.dir, "lists", "*Release"))
+	if err != nil {
+		return time.Time{}, err
+	}
+	var newest time.Time
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("reading package indexes: %w", err)
+		}
+		for line := range strings.Lines(string(data)) {
+			date, ok := strings.CutPrefix(line, "Date: ")
+			if !ok {
+				continue
+			}
+			t, err := time.Parse(time.RFC1123, strings.TrimSpace(date))
+			if err != nil {
+				return time.Time{}, fmt.Errorf("reading date of package index: %w", err)
+			}
+			if t.After(newest) {
+				newest = t
+			}
+			break
+		}
+	}
+	if newest.IsZero() {
+		return time.Time{}, errors.New("no package index has a date")
+	}
+	return newest.UTC(), nil
+}
+
+// addPackages asks for the packages that the store does not have. Any of the
+// sources may have them: their bytes are known.
+func (m *mirror) addPackages(ctx context.Context, d *bundle.Definition, packages []bundle.LockedPackage) error {
+	var want []bundle.LockedPackage
+	for _, p := range packages {
+		have, err := m.store.Has(ctx, p.Digest, p.Size)
+		if err != nil {
+			return err
+		}
+		if !have {
+			want = append(want, p)
+		}
+	}
+	if len(want) == 0 {
+		return nil // nor is apt needed
+	}
+	a, err := newApt(ctx, d.Base, d.Arch())
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	repos, err := a.repositories(ctx, false)
+	if err != nil {
+		return err
+	}
+	for _, p := range want {
+		dl := download{name: "package " + p.Name, digest: p.Digest, size: p.Size}
+		for _, r := range likelyFirst(repos, p.Archive) {
+			if src, ok := m.debSource(r.uri, p.Path); ok {
+				dl.sources = append(dl.sources, src)
+			}
+		}
+		if len(dl.sources) == 0 {
+			return fmt.Errorf("package %s: no apt source is of a kind (http, https, file) that can be fetched from", p.Name)
+		}
+		m.add(dl)
+	}
+	return nil
+}
+
+// likelyFirst puts the security archive before the others for what it published,
+// and after them for the rest. It only saves requests: a guess that is wrong is a 404.
+func likelyFirst(repos []aptRepository, archive string) []aptRepository {
+	security := func(s string) bool { return strings.Contains(strings.ToLower(s), "security") }
+	return slices.SortedStableFunc(slices.Values(repos), func(a, b aptRepository) int {
+		rank := func(r aptRepository) int {
+			if security(r.uri) == security(archive) {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Compare(rank(a), rank(b))
+	})
+}
+
+func (m *mirror) debSource(repo, path string) (source, bool) {
+	u, err := url.Parse(repo)
+	if err != nil {
+		return source{}, false
+	}
+	switch u.Scheme {
+	case "http", "https":
+		// A plus is legal in a path, but stands for a space where a server is careless.
+		return m.plainSource(repo + strings.ReplaceAll((&url.URL{Path: path}).EscapedPath(), "+", "%2B")), true
+	case "file", "copy":
+		return source{host: repo, path: filepath.Join(u.Path, path)}, true
+	}
+	return source{}, false
+}

@@ -99,8 +99,8 @@ func TestOpenHostile(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Open: %v, want %q", err, test.want)
 			}
-			if used := int64(after.TotalAlloc-before.TotalAlloc) >> 20; used > 200 {
-				t.Errorf("Open took %d MiB", used)
+			if used := int64(after.TotalAlloc-before.TotalAlloc) >> 20; used > 500 { // in all, not at once: most is headers of many small members
+				t.Errorf("Open allocated %d MiB", used)
 			}
 		})
 	}

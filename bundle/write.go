@@ -9,7 +9,8 @@ import (
 
 // WriteFile makes the file at path whole or not at all: fill writes it under a
 // temporary name in the same folder, which is then synced to disk and renamed. If
-// anything fails the temporary file is removed and what was at path stays. A
+// anything fails the temporary file is removed and what was at path stays. Its mode is
+// 0644 unless fill changes it. A
 // temporary file that an earlier, killed run left is removed first.
 func WriteFile(path string, fill func(*os.File) error) (err error) {
 	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+".tmp-"
@@ -27,10 +28,10 @@ func WriteFile(path string, fill func(*os.File) error) (err error) {
 		}
 		f.Close() // synced already where that matters
 	}()
-	if err := fill(f); err != nil {
+	if err := f.Chmod(0o644); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	if err := f.Chmod(0o644); err != nil {
+	if err := fill(f); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	if err := f.Sync(); err != nil {

@@ -93,11 +93,11 @@ func (p *project) artifacts(ctx context.Context, s *bundle.Store, l *bundle.Lock
 	if err != nil {
 		return nil, err
 	}
-	lockFile, err := textFile(s, "appliance.lock", "application/yaml", lock)
+	lockFile, err := textFile(ctx, s, "appliance.lock", "application/yaml", lock)
 	if err != nil {
 		return nil, err
 	}
-	planFile, err := textFile(s, "plan.json", "application/json", p.planJSON)
+	planFile, err := textFile(ctx, s, "plan.json", "application/json", p.planJSON)
 	if err != nil {
 		return nil, err
 	}
@@ -121,8 +121,8 @@ func (p *project) artifacts(ctx context.Context, s *bundle.Store, l *bundle.Lock
 	}, nil
 }
 
-func textFile(s *bundle.Store, name, mediaType string, data []byte) (bundle.File, error) {
-	digest, err := s.PutBytes(data)
+func textFile(ctx context.Context, s *bundle.Store, name, mediaType string, data []byte) (bundle.File, error) {
+	digest, err := s.PutBytes(ctx, data)
 	return bundle.File{Name: name, MediaType: mediaType, Digest: digest, Size: int64(len(data))}, err
 }
 

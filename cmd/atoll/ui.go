@@ -100,6 +100,20 @@ func (p *progress) set(done, total int64) {
 	}
 }
 
+// named is set for steps that have parts; parts follow one another.
+func (p *progress) named(part string, done, total int64) {
+	p.mu.Lock()
+	if p.name != part {
+		p.name = part
+		if p.bar != nil {
+			p.bar.Abort(true)
+			p.bar = nil
+		}
+	}
+	p.mu.Unlock()
+	p.set(done, total)
+}
+
 // end closes the step: it clears the bar and, if all went well, says what was done.
 func (p *progress) end(err error, format string, args ...any) {
 	p.mu.Lock()

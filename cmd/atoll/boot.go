@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"atoll/bundle"
+	"atoll/images/disk/qemu"
+)
+
+type bootOptions struct {
+	overlay string
+	memory  int
+	cpus    int
+	network bool
+	timeout time.Duration
+	log     string
+	junit   string
+}
+
+func newBootCommand(e *env) *cobra.Command {
+	var o bootOptions
+	cmd := &cobra.Command{
+		Use:   "boot IMAGE",
+		Short: "Boot a disk image under QEMU until its stack is ready",
+		Long: `Boot starts a disk image under QEMU with no network card and follows its first
+boot. It exits with 0 only when the stack is ready. The image is not changed: what
+the guest writes goes to an overlay that is thrown away, unless --overlay names
+one to keep and boot again.
+` + exitStatus,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return runBoot(cmd.Context(), e, o, args[0]) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.overlay, "overlay", "", "qcow2 file to keep what the guest writes in; one that exists is booted again")
+	f.IntVar(&o.memory, "memory", 0, "memory of the guest in MiB (default 6144)")
+	f.IntVar(&o.cpus, "cpus", 0, "processors of the guest (default: this machine's, at most 4)")
+	f.BoolVar(&o.network, "network", false, "give the guest a network card with a way out through this machine")
+	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "give up after this long")
+	f.StringVar(&o.log, "log", "", "file to write the guest's serial console to")
+	f.StringVar(&o.junit, "junit", "", "file to write a JUnit report to, a test case for each phase")
+	return cmd
+}
+
+func runBoot(ctx context.Context, e *env, o bootOptions, image string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	var console io.Writer
+	if o.log != "" {
+		f, err := os.Create(o.log)
+		if err != nil {
+			return fmt.Errorf("writing the console's log: %w", err)
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		console = f
+	}
+	told := newPhaseTeller(e)
+	res, err := qemu.Boot(ctx, image, &qemu.Options{
+		Overlay: o.overlay, MemoryMiB: o.memory, CPUs: o.cpus, Network: o.network,
+		PowerOff: o.overlay != "", Console: console, OnStatus: told.status, Log: e.log,
+	})
+	if o.junit != "" {
+		err = errors.Join(err, bundle.WriteFile(o.junit, func(f *os.File) error { return qemu.WriteJUnit(f, image, res, err) }))
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "%s is ready after %s (%s)\n", res.Status.Appliance, res.Duration.Round(time.Second), res.Accel)
+	return nil
+}
+
+// phaseTeller prints a line for each phase of the guest that ends.
+type phaseTeller struct {
+	e     *env
+	start time.Time
+	told  map[string]bool
+}
+
+func newPhaseTeller(e *env) *phaseTeller {
+	return &phaseTeller{e: e, start: time.Now(), told: map[string]bool{}}
+}
+
+func (t *phaseTeller) status(s bundle.Status) {
+	t.once("boot", "up after %s", time.Since(t.start).Round(time.Second))
+	for _, p := range s.Phases {
+		switch p.State {
+		case bundle.StateReady:
+			t.once(p.Name, "ready in %.0fs", p.Seconds)
+		case bundle.StateFailed:
+			t.once(p.Name, "failed: %s", p.Message)
+		}
+	}
+}
+
+func (t *phaseTeller) once(phase, format string, args ...any) {
+	if t.told[phase] {
+		return
+	}
+	t.told[phase] = true
+	t.e.say("%-12s %s", phase, fmt.Sprintf(format, args...))
+}

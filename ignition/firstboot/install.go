@@ -1,0 +1,143 @@
+package firstboot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fluxcd/pkg/ssa"
+	ssautil "github.com/fluxcd/pkg/ssa/utils"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"atoll/bundle"
+)
+
+const (
+	// installedPath records what is installed, on the data partition with what it tells of.
+	installedPath = "/var/lib/rancher/atoll/installed.json"
+	// k3sTimeout bounds the start of k3s. A slow machine without KVM takes two minutes.
+	k3sTimeout = 15 * time.Minute
+	// retryEvery is the pause before what failed is tried again.
+	retryEvery = 3 * time.Second
+)
+
+// installed is the record of a finished installation.
+type installed struct {
+	Plan string `json:"plan"` // digest of the plan
+}
+
+// Install waits for k3s and installs the bundle's plan, phase by phase: server-side
+// apply, then a wait until all of the phase is as it should be. What can pass by itself
+// (an API server that restarts, a webhook that does not answer yet) is tried again until
+// the phase's time is up. A plan that was installed before is not applied again, only
+// waited for.
+func Install(ctx context.Context, b *bundle.Bundle, kubeconfig string, o *Options) error {
+	opts := o.withDefaults()
+	plan, err := b.Plan()
+	if err != nil {
+		return fmt.Errorf("installing: %w", err)
+	}
+	data, err := plan.Encode()
+	if err != nil {
+		return fmt.Errorf("installing: %w", err)
+	}
+	record := installed{Plan: bundle.DigestOf(data).String()}
+	var c *cluster
+	err = opts.phase(phaseK3s, func() error {
+		ctx, cancel := context.WithTimeout(ctx, k3sTimeout)
+		defer cancel()
+		c, err = connect(ctx, kubeconfig, opts)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("installing: waiting for k3s: %w", err)
+	}
+	again := isInstalled(installedPath, record)
+	for _, p := range plan.Phases {
+		if err := opts.phase(p.Name, func() error { return c.install(ctx, p, again) }); err != nil {
+			return fmt.Errorf("installing phase %s: %w", p.Name, err)
+		}
+	}
+	if !again {
+		if err := writeInstalled(installedPath, record); err != nil {
+			return fmt.Errorf("installing: %w", err)
+		}
+	}
+	fmt.Fprintln(opts.Console, "atoll: ready")
+	return opts.update(func(s *bundle.Status) { s.State, s.Error, s.Log = bundle.StateReady, "", nil })
+}
+
+// isInstalled says whether the record is the one on disk. One that cannot be read
+// only costs another apply, which changes nothing.
+func isInstalled(path string, want installed) bool {
+	var got installed
+	data, err := os.ReadFile(path)
+	return err == nil && json.Unmarshal(data, &got) == nil && got == want
+}
+
+func writeInstalled(path string, record installed) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return bundle.WriteFile(path, func(f *os.File) error { return json.NewEncoder(f).Encode(record) })
+}
+
+// install brings one phase about.
+func (c *cluster) install(ctx context.Context, p bundle.Phase, again bool) error {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	objs, err := ssautil.ReadObjects(strings.NewReader(p.Manifest))
+	if err != nil {
+		return fmt.Errorf("parsing manifest: %w", err)
+	}
+	if !again {
+		err := c.retry(ctx, p.Name, func() error { return c.apply(ctx, objs) })
+		if err != nil {
+			return err
+		}
+	}
+	return c.retry(ctx, p.Name, func() error { return c.check(ctx, objs, again) })
+}
+
+// apply sends the objects to the API server: definitions and namespaces first.
+func (c *cluster) apply(ctx context.Context, objs []*unstructured.Unstructured) error {
+	copies := make([]*unstructured.Unstructured, len(objs)) // the answer is written into them
+	for i, o := range objs {
+		copies[i] = o.DeepCopy()
+	}
+	_, err := c.manager.ApplyAllStaged(ctx, copies, ssa.DefaultApplyOptions())
+	return err
+}
+
+// retry runs try until it succeeds or the time is up, and tells what stands in the way.
+func (c *cluster) retry(ctx context.Context, phase string, try func() error) error {
+	last := ""
+	var lastErr error
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil || lastErr == nil {
+			lastErr = err // an error of the context says less than the one before it
+		}
+		if msg := firstLine(lastErr); msg != last {
+			last = msg
+			c.opts.waiting(phase, msg)
+			c.opts.Log.Info("waiting", "phase", phase, "for", msg)
+		}
+		select {
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return fmt.Errorf("time is up; %w", lastErr)
+			}
+			return ctx.Err()
+		case <-time.After(retryEvery):
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	lookEvery = 250 * time.Millisecond // how often the status file is looked at
+	beatEvery = 5 * time.Second        // how often it is sent again unchanged
+)
+
+// Publish sends the status file over the virtio port: at every change, and now and
+// then again, so that who starts to listen late is told too. It ends with ctx, after
+// a last look, or at once where there is no such port, as on a real machine.
+func Publish(ctx context.Context, statusPath, portPath string) error {
+	// Nobody may listen at the other end: never block on it.
+	fd, err := unix.Open(portPath, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", portPath, err)
+	}
+	defer unix.Close(fd)
+	var last []byte
+	var sent time.Time
+	for ended := false; !ended; {
+		select {
+		case <-ctx.Done():
+			ended = true
+		case <-time.After(lookEvery):
+		}
+		line, err := statusLine(statusPath)
+		if err != nil || bytes.Equal(line, last) && time.Since(sent) < beatEvery {
+			continue
+		}
+		if err := sendLine(fd, line); err != nil {
+			return fmt.Errorf("writing to %s: %w", portPath, err)
+		}
+		last, sent = line, time.Now()
+	}
+	return nil
+}
+
+// sendLine writes a line whole. One that nobody reads is given up after a second if
+// nothing of it went out; one that was begun must be ended for the next to make sense.
+func sendLine(fd int, line []byte) error {
+	rest := line
+	for start := time.Now(); len(rest) > 0; {
+		n, err := unix.Write(fd, rest)
+		switch {
+		case err == nil:
+			rest = rest[n:]
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+			waited := time.Since(start)
+			if waited > time.Second && len(rest) == len(line) || waited > time.Minute {
+				return nil
+			}
+			time.Sleep(20 * time.Millisecond)
+		default:
+			return err
+		}
+	}
+	return nil
+}

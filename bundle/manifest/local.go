@@ -72,8 +72,11 @@ func (c *localChecker) kustomization(file string, data []byte) error {
 // entry checks one item of a path field: a file, a folder, or YAML written in place.
 func (c *localChecker) entry(file, field string, v any) error {
 	p, ok := v.(string)
-	if !ok || strings.Contains(p, "\n") {
+	if !ok {
 		return nil
+	}
+	if strings.Contains(p, "\n") {
+		return c.plugin(file, []byte(p)) // an object, for its text stands here
 	}
 	if err := c.present(file, field, p); err != nil {
 		return err
@@ -84,17 +87,17 @@ func (c *localChecker) entry(file, field string, v any) error {
 	}
 	switch field {
 	case "generators", "transformers", "validators":
-		return c.plugin(target)
+		data, err := c.mem.ReadFile(target)
+		if err != nil {
+			return err
+		}
+		return c.plugin(target, data)
 	}
 	return nil
 }
 
-// plugin checks a file that configures a generator or transformer: it may name files too.
-func (c *localChecker) plugin(file string) error {
-	data, err := c.mem.ReadFile(file)
-	if err != nil {
-		return err
-	}
+// plugin checks the objects that configure a generator or transformer: they may name files too.
+func (c *localChecker) plugin(file string, data []byte) error {
 	docs, err := decode(data)
 	if err != nil {
 		return fmt.Errorf("parsing %s: %w", show(file), err)

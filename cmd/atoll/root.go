@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -99,7 +101,7 @@ type project struct {
 // load reads the definition and renders its stack. It needs no network.
 func (o *projectOptions) load() (*project, error) {
 	def, err := bundle.ReadDefinition(o.file)
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, withHint(err, `"atoll init" writes one`)
 	}
 	if err != nil {

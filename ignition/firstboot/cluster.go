@@ -195,7 +195,7 @@ func (c *cluster) checkPods(ctx context.Context, namespace string) error {
 			continue // a Job's own status says how it went
 		}
 		if why := notReady(p); why != "" {
-			errs = append(errs, fmt.Errorf("Pod %s/%s: %s", p.Namespace, p.Name, why))
+			errs = append(errs, fmt.Errorf("pod %s/%s: %s", p.Namespace, p.Name, why))
 		}
 	}
 	return errors.Join(errs...)

@@ -2,10 +2,13 @@ package disk
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -28,6 +31,7 @@ func lookBaseTools() error {
 	return errors.Join(
 		lookTool("mmdebstrap", "mmdebstrap"),
 		lookTool("mke2fs", "e2fsprogs"),
+		lookTool("debugfs", "e2fsprogs"),
 		lookTool("dpkg-deb", "dpkg"),
 		lookIsolated())
 }
@@ -190,16 +194,55 @@ func makeRoot(ctx context.Context, work string, b *Base, epoch time.Time, o *Opt
 	return nil
 }
 
-// makeExt4 makes a file system of size bytes out of the folder root. UUID and hash
-// seed are given, so that the order of names in folders is, too.
+// makeExt4 makes a file system of size bytes out of the folder root. UUID, hash seed
+// and times are given, so that a tree gives the same bytes whenever it was made.
 func makeExt4(ctx context.Context, file, root string, size int64, id string, epoch time.Time, o *Options) error {
+	fake := "E2FSPROGS_FAKE_TIME=" + strconv.FormatInt(epoch.Unix(), 10)
 	cmd := isolated(ctx, "mke2fs", "-q", "-t", "ext4", "-L", "atoll-root", "-U", id, "-m", "1",
 		// What is not written is zero: the image is sparse, and is copied as zeros.
 		"-E", "hash_seed="+id+",assume_storage_prezeroed=1",
 		"-d", root, file, strconv.FormatInt(size/1024, 10)+"k")
-	cmd.Env = append(cmd.Env, "E2FSPROGS_FAKE_TIME="+strconv.FormatInt(epoch.Unix(), 10))
+	cmd.Env = append(cmd.Env, fake)
 	if err := run(cmd, o.log(), nil); err != nil {
 		return fmt.Errorf("making the root file system: %w", err)
 	}
+	used, err := usedInodes(file)
+	if err != nil {
+		return fmt.Errorf("making the root file system: %w", err)
+	}
+	// mke2fs 1.47.0 copies when an inode of the tree was last changed, which no one can
+	// set (https://github.com/tytso/e2fsprogs/issues/164).
+	var script strings.Builder
+	for i := uint32(firstInode); i <= used; i++ {
+		fmt.Fprintf(&script, "set_inode_field <%d> ctime @%d\n", i, epoch.Unix())
+	}
+	cmd = exec.CommandContext(ctx, "debugfs", "-w", "-f", "-", file)
+	cmd.Env = append(os.Environ(), fake)
+	cmd.Stdin = strings.NewReader(script.String())
+	if err := run(cmd, slog.New(slog.DiscardHandler), nil); err != nil {
+		return fmt.Errorf("setting times of the root file system: %w", err)
+	}
 	return nil
+}
+
+// firstInode is the first of ext4's that is not reserved.
+const firstInode = 11
+
+// usedInodes is the number of inodes in use, which in a new file system are the first
+// ones. Offsets are those of the kernel's struct ext4_super_block, which starts at 1024.
+func usedInodes(file string) (uint32, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	super := make([]byte, 1024)
+	if _, err := f.ReadAt(super, 1024); err != nil {
+		return 0, err
+	}
+	le := binary.LittleEndian
+	if le.Uint16(super[0x38:]) != 0xef53 {
+		return 0, fmt.Errorf("%s is no ext4 file system", file)
+	}
+	return le.Uint32(super) - le.Uint32(super[0x10:]), nil
 }

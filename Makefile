@@ -29,13 +29,14 @@ lint:
 # The lab k3s release, for places where k3s's own cannot be reached. A module of
 # its own; the second run takes seconds.
 lab-k3s: deps
-	$(MAKE) -C test/k3s OUT=$(abspath $(K3S))
+	go run ./test/k3s $(K3S)
 
 atoll:
 	go build -trimpath -ldflags "-s -w" -o $(ATOLL) ./cmd/atoll
 
 deps:
 	@scripts/need.sh gcc=gcc pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev \
+		/usr/share/doc/busybox-static=busybox-static \
 		mmdebstrap=mmdebstrap qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils \
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf mke2fs=e2fsprogs fsck.vfat=dosfstools \
 		mdir=mtools sgdisk=gdisk skopeo=skopeo docker-registry=docker-registry zstd=zstd

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/containerd/v2/cmd/containerd/command"
 	ctr "github.com/containerd/containerd/v2/cmd/ctr/app"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"k8s.io/component-base/cli"
 	"k8s.io/component-base/version"
@@ -69,6 +70,8 @@ func run(args []string) error {
 	case "etcd":
 		return runEtcd(args[1:])
 	case "containerd":
+		// etcd, in this same program, has registered the names of containerd's metrics already.
+		prometheus.DefaultRegisterer = prometheus.NewRegistry()
 		return command.App().Run(os.Args)
 	case "ctr":
 		setenv("CONTAINERD_ADDRESS", containerdSocket)

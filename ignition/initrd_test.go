@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cavaliergopher/cpio"
@@ -23,7 +26,11 @@ func TestInitrd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]cpio.FileMode{"usr/lib/ignition": cpio.TypeDir | 0o755, "usr/lib/ignition/user.ign": cpio.TypeReg | 0o600, "usr/bin/setfiles": cpio.TypeReg | 0o755}
+	want := map[string]cpio.FileMode{"usr/lib/ignition/user.ign": cpio.TypeReg | 0o600, "usr/bin/setfiles": cpio.TypeReg | 0o755}
+	for _, f := range initramfs {
+		want[f.name] = f.mode
+	}
+	all := len(want)
 	r := cpio.NewReader(zip)
 	for {
 		h, err := r.Next()
@@ -41,11 +48,61 @@ func TestInitrd(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("initramfs lacks %v", want)
 	}
-	foreign(t, img)
+	foreign(t, img, all)
+}
+
+// TestMend runs the script over a root where every step of making a user was cut off.
+func TestMend(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"passwd":      "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534::/nonexistent:/x\nann:x:1000:1000::/home/ann:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/bash\n",
+		"shadow":      "root:*:1:0:99999:7:::\nbob:!:1:0:99999:7:::\n",
+		"group":       "root:x:0:\nbob:x:1001:\n",
+		"passwd.lock": "1",
+	} {
+		if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script, err := files.ReadFile("files/initramfs/mend")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second run has nothing left to do
+		out, err := exec.Command("sh", "-c", strings.Replace(string(script), "root=/sysroot", "root="+root, 1)).CombinedOutput()
+		if err != nil || len(out) > 0 {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	for name, want := range map[string]string{
+		"shadow": "root:*:1:0:99999:7:::\nbob:!:1:0:99999:7:::\nann:!::0:99999:7:::\n",
+		"group":  "root:x:0:\nbob:x:1001:\nann:x:1000:\n",
+	} {
+		if got, err := os.ReadFile(filepath.Join(root, "etc", name)); err != nil || string(got) != want {
+			t.Errorf("%s is %q, %v, want %q", name, got, err, want)
+		}
+	}
+	for name, uid := range map[string]uint32{"home/ann": 1000, "home/bob": 1001} {
+		info, err := os.Stat(filepath.Join(root, name))
+		if err != nil || info.Sys().(*syscall.Stat_t).Uid != uid || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	for _, name := range []string{"etc/passwd.lock", "nonexistent", "root"} {
+		if _, err := os.Stat(filepath.Join(root, name)); err == nil {
+			t.Errorf("%s is there", name)
+		}
+	}
 }
 
 // foreign lets the real cpio list the archive.
-func foreign(t *testing.T, img []byte) {
+func foreign(t *testing.T, img []byte, entries int) {
 	t.Helper()
 	if _, err := exec.LookPath("cpio"); err != nil {
 		t.Log("cpio is not installed (package cpio): only the library judges")
@@ -54,7 +111,7 @@ func foreign(t *testing.T, img []byte) {
 	cmd := exec.Command("sh", "-c", "gzip -dc | cpio -tv --quiet")
 	cmd.Stdin = bytes.NewReader(img)
 	out, err := cmd.CombinedOutput()
-	if err != nil || strings.Count(string(out), "\n") != 3 || !strings.Contains(string(out), "-rw-------") {
+	if err != nil || strings.Count(string(out), "\n") != entries || !strings.Contains(string(out), "-rw-------") {
 		t.Errorf("cpio: %v\n%s", err, out)
 	}
 }

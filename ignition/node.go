@@ -52,15 +52,9 @@ type contents struct {
 }
 
 type unit struct {
-	Name     string   `yaml:"name"`
-	Enabled  bool     `yaml:"enabled,omitempty"`
-	Contents string   `yaml:"contents,omitempty"`
-	Dropins  []dropin `yaml:"dropins,omitempty"`
-}
-
-type dropin struct {
 	Name     string `yaml:"name"`
-	Contents string `yaml:"contents"`
+	Enabled  bool   `yaml:"enabled,omitempty"`
+	Contents string `yaml:"contents,omitempty"`
 }
 
 type user struct {
@@ -179,11 +173,7 @@ func (d *document) addUsers(users []bundle.User) {
 		d.add("/etc/sudoers.d/50-atoll", 0o440, sudoers.String())
 	}
 	if slices.ContainsFunc(users, func(u bundle.User) bool { return len(u.SSHAuthorizedKeys) > 0 }) {
-		d.Systemd.Units = append(d.Systemd.Units, unit{Name: "ssh.service", Enabled: true, Dropins: []dropin{{
-			Name: "50-atoll.conf",
-			// An image must not carry host keys: every node makes its own.
-			Contents: "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n",
-		}}})
+		d.Systemd.Units = append(d.Systemd.Units, unit{Name: "ssh.service", Enabled: true})
 	}
 }
 

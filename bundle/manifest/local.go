@@ -2,8 +2,10 @@ package manifest
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -21,6 +23,9 @@ var pathFields = []string{"resources", "bases", "components", "crds", "configura
 
 // entryFields are its fields that hold objects (or a list of them) with paths in them.
 var entryFields = []string{"patches", "patchesJson6902", "replacements", "openapi", "configMapGenerator", "secretGenerator"}
+
+// pathKeys are the keys that hold a path there, and in the configuration of a plugin.
+var pathKeys = []string{"path", "paths", "files", "envs", "env"}
 
 // checkLocal walks the kustomization in dir and all that it includes, and makes
 // sure that every path is there. Kustomize itself would try to fetch what is not.
@@ -62,7 +67,7 @@ func (c *localChecker) kustomization(file string, data []byte) error {
 		}
 	}
 	for _, field := range entryFields {
-		if err := c.paths(file, field, k[field]); err != nil {
+		if err := refuseRemote(file, field, k[field]); err != nil {
 			return err
 		}
 	}
@@ -75,89 +80,74 @@ func (c *localChecker) entry(file, field string, v any) error {
 	if !ok {
 		return nil
 	}
+	plugin := field == "generators" || field == "transformers" || field == "validators"
 	if strings.Contains(p, "\n") {
-		return c.plugin(file, []byte(p)) // an object, for its text stands here
+		if !plugin {
+			return nil
+		}
+		return checkPlugin(file, []byte(p))
 	}
-	if err := c.present(file, field, p); err != nil {
-		return err
+	if remote.MatchString(p) {
+		return remoteError(file, field, p)
 	}
 	target := path.Join(path.Dir(file), p)
-	if c.mem.IsDir(target) {
+	switch {
+	case !c.mem.Exists(target):
+		return fmt.Errorf("%s: %s: %q is not in the tree", show(file), field, p)
+	case c.mem.IsDir(target):
 		return c.folder(target)
-	}
-	switch field {
-	case "generators", "transformers", "validators":
+	case plugin:
 		data, err := c.mem.ReadFile(target)
 		if err != nil {
 			return err
 		}
-		return c.plugin(target, data)
+		return checkPlugin(target, data)
 	}
 	return nil
 }
 
-// plugin checks the objects that configure a generator or transformer: they may name files too.
-func (c *localChecker) plugin(file string, data []byte) error {
+// checkPlugin checks what configures a generator or transformer: it may name files too.
+func checkPlugin(file string, data []byte) error {
 	docs, err := decode(data)
 	if err != nil {
 		return fmt.Errorf("parsing %s: %w", show(file), err)
 	}
 	for _, doc := range docs {
-		if err := c.paths(file, "kind "+fmt.Sprint(doc["kind"]), doc); err != nil {
+		if err := refuseRemote(file, fmt.Sprint(doc["kind"]), doc); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// paths checks the paths in an object or in a list of objects.
-func (c *localChecker) paths(file, field string, v any) error {
+// refuseRemote looks at every path in a value, however deep. Whether a local one
+// is there kustomize says itself.
+func refuseRemote(file, field string, v any) error {
 	switch v := v.(type) {
 	case []any:
 		for _, item := range v {
-			if err := c.paths(file, field, item); err != nil {
+			if err := refuseRemote(file, field, item); err != nil {
 				return err
 			}
 		}
 	case map[string]any:
-		for _, key := range []string{"path", "paths", "files", "envs", "env"} {
-			if err := c.source(file, field+"."+key, v[key]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// source checks one path, or a list of paths that may have a key before them, as in key=path.
-func (c *localChecker) source(file, field string, v any) error {
-	switch v := v.(type) {
-	case []any:
-		for _, item := range v {
-			if err := c.source(file, field, item); err != nil {
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if err := refuseRemote(file, field+"."+key, v[key]); err != nil {
 				return err
 			}
 		}
 	case string:
-		if _, after, ok := strings.Cut(v, "="); ok && !remote.MatchString(v) {
-			v = after
+		key := field[strings.LastIndex(field, ".")+1:]
+		_, after, _ := strings.Cut(v, "=") // key=path
+		if slices.Contains(pathKeys, key) && (remote.MatchString(v) || remote.MatchString(after)) {
+			return remoteError(file, field, v)
 		}
-		if v == "" || strings.HasPrefix(v, "/") || strings.Contains(v, "\n") {
-			return nil // a JSON pointer of a plugin, or text; never fetched
-		}
-		return c.present(file, field, v)
 	}
 	return nil
 }
 
-func (c *localChecker) present(file, field, p string) error {
-	if remote.MatchString(p) {
-		return fmt.Errorf("%s: %s: %q is remote; rendering fetches nothing, so put it into the tree", show(file), field, p)
-	}
-	if !c.mem.Exists(path.Join(path.Dir(file), p)) {
-		return fmt.Errorf("%s: %s: %q is not in the tree", show(file), field, p)
-	}
-	return nil
+func remoteError(file, field, p string) error {
+	return fmt.Errorf("%s: %s: %q is remote; rendering fetches nothing, so put it into the tree", show(file), field, p)
 }
 
 // show gives a path of the tree as its owner knows it.

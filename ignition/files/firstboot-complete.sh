@@ -1,17 +1,27 @@
 #!/bin/sh
 # End the first boot: from now on the loader finds only the entry without Ignition.
 #
-# A power cut at any point is harmless. Before the entry is gone, the next boot runs
-# Ignition again, which writes the same files. The entry goes only when all that
-# Ignition wrote is on the disk, and before the configuration, so there is never an
-# entry that names a file that is not there. A configuration left over is removed at
-# the next boot: this script runs as long as there is one.
+# A power cut at any point is harmless:
+# - Until the entry is gone the next boot runs Ignition again, which writes the same.
+#   So the entry goes only when all that Ignition wrote is on the disk.
+# - FAT has no journal, and a disk writes in an order of its own. A file that is deleted
+#   may come back with its name but not its contents, and the loader stops at such an
+#   entry. So the entry is renamed, which changes one sector, and that is flushed (fsync
+#   of a folder does; syncfs of FAT does not) before anything else.
+# - The configuration, which may hold secrets, is overwritten and removed last. If it is
+#   left over the next boot removes it: this script runs as long as it is there.
 set -eu
-esp=/boot/efi
+entries=/boot/efi/loader/entries
+config=/boot/efi/atoll/ignition.img
+
 sync
-# FAT has no journal: synchronous writes keep its directory ahead of its table.
-mount -o remount,sync "$esp"
-rm -f "$esp/loader/entries/atoll-firstboot.conf"
-sync -f "$esp"
-rm -f "$esp/atoll/ignition.img"
-sync -f "$esp"
+if [ -e "$entries/atoll-firstboot.conf" ]; then
+	mv "$entries/atoll-firstboot.conf" "$entries/done"
+	sync "$entries"
+fi
+rm -f "$entries/done"
+if [ -e "$config" ]; then
+	shred --iterations=0 --zero "$config"
+	rm -f "$config"
+fi
+sync "$entries" "${config%/*}"

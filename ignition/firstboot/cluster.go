@@ -5,23 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
+	"os/exec"
 	"strings"
 	"time"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/polling"
-	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/fluxcd/pkg/ssa"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // fieldManager owns the fields that the node applies.
@@ -37,6 +34,7 @@ type cluster struct {
 	core    kubernetes.Interface
 	manager *ssa.ResourceManager
 	bootID  string
+	node    string // name of the node, once it is ready
 }
 
 // connect waits until k3s answers and its node is ready.
@@ -49,12 +47,34 @@ func connect(ctx context.Context, kubeconfig string, opts Options) (*cluster, er
 	err = c.retry(ctx, phaseK3s, func() error {
 		if c.client == nil {
 			if err := c.dial(kubeconfig); err != nil {
-				return err
+				return fmt.Errorf("%s%w", unitState(ctx), err)
 			}
 		}
 		return c.nodeReady(ctx)
 	})
+	if err != nil && ctx.Err() != nil {
+		return nil, &failure{err, k3sLog()}
+	}
 	return c, err
+}
+
+// unitState says what systemd knows of k3s, for a message; nothing where it cannot be asked.
+func unitState(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "--value", "--property=ActiveState,SubState,NRestarts", "k3s.service").Output()
+	state := strings.Fields(string(out)) // in systemd's own order: NRestarts is first
+	if err != nil || len(state) != 3 {
+		return ""
+	}
+	return fmt.Sprintf("k3s.service is %s (%s), restarted %s times: ", state[1], state[2], state[0])
+}
+
+// k3sLog is the tail of k3s's log.
+func k3sLog() []string {
+	out, err := exec.Command("journalctl", "--boot", "--unit=k3s.service", "--lines=20", "--output=cat", "--no-pager").Output()
+	if err != nil {
+		return nil
+	}
+	return tail(string(out), maxLogLines)
 }
 
 func (c *cluster) dial(kubeconfig string) error {
@@ -103,6 +123,7 @@ func (c *cluster) nodeReady(ctx context.Context) error {
 				continue
 			}
 			if cond.Status == corev1.ConditionTrue {
+				c.node = n.Name
 				return nil
 			}
 			return fmt.Errorf("node %s is not ready: %s", n.Name, cond.Message)
@@ -111,117 +132,11 @@ func (c *cluster) nodeReady(ctx context.Context) error {
 	return errors.New("the node has not registered yet")
 }
 
-// check says what of the objects is not as it should be. A Job of an earlier boot has
-// done its work and may be gone.
-func (c *cluster) check(ctx context.Context, objs []*unstructured.Unstructured, again bool) error {
-	var errs []error
-	var namespaces []string
-	for _, o := range objs {
-		if again && o.GetKind() == "Job" {
-			continue
-		}
-		if err := c.checkObject(ctx, o); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", ssaName(o), err))
-		}
-		if ns := o.GetNamespace(); ns != "" && !slices.Contains(namespaces, ns) {
-			namespaces = append(namespaces, ns)
-		}
-	}
-	for _, ns := range namespaces {
-		if err := c.checkPods(ctx, ns); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func ssaName(o *unstructured.Unstructured) string {
-	name := o.GetKind() + " " + o.GetName()
-	if ns := o.GetNamespace(); ns != "" {
-		name = o.GetKind() + " " + ns + "/" + o.GetName()
-	}
-	return name
-}
-
-// checkObject asks kstatus, and of a webhook configuration that its CA is in.
-func (c *cluster) checkObject(ctx context.Context, o *unstructured.Unstructured) error {
-	live := &unstructured.Unstructured{}
-	live.SetGroupVersionKind(o.GroupVersionKind())
-	if err := c.client.Get(ctx, client.ObjectKeyFromObject(o), live); err != nil {
-		if apierrors.IsNotFound(err) {
-			return errors.New("is gone")
-		}
-		return err
-	}
-	res, err := status.Compute(live)
+// uid tells this cluster from any other.
+func (c *cluster) uid(ctx context.Context) (types.UID, error) {
+	ns, err := c.core.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
-		return err
+		return "", err
 	}
-	if res.Status != status.CurrentStatus {
-		return fmt.Errorf("is %s: %s", strings.ToLower(res.Status.String()), res.Message)
-	}
-	if strings.HasSuffix(o.GetKind(), "WebhookConfiguration") {
-		return checkCA(live)
-	}
-	return nil
-}
-
-// checkCA fails until every webhook that is a service has a CA to know it by.
-func checkCA(o *unstructured.Unstructured) error {
-	hooks, _, err := unstructured.NestedSlice(o.Object, "webhooks")
-	if err != nil {
-		return err
-	}
-	for _, h := range hooks {
-		hook, _ := h.(map[string]any)
-		_, service, _ := unstructured.NestedMap(hook, "clientConfig", "service")
-		ca, _, _ := unstructured.NestedString(hook, "clientConfig", "caBundle")
-		if service && ca == "" {
-			return fmt.Errorf("webhook %v has no CA yet", hook["name"])
-		}
-	}
-	return nil
-}
-
-// checkPods says which pods of a namespace do not run, and why.
-func (c *cluster) checkPods(ctx context.Context, namespace string) error {
-	pods, err := c.core.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, p := range pods.Items {
-		if p.Status.Phase == corev1.PodSucceeded || p.DeletionTimestamp != nil || ownedBy(p, "Job") {
-			continue // a Job's own status says how it went
-		}
-		if why := notReady(p); why != "" {
-			errs = append(errs, fmt.Errorf("pod %s/%s: %s", p.Namespace, p.Name, why))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func ownedBy(p corev1.Pod, kind string) bool {
-	return slices.ContainsFunc(p.OwnerReferences, func(r metav1.OwnerReference) bool { return r.Kind == kind })
-}
-
-// notReady is why a pod is not ready, the most telling reason first; empty if it is.
-func notReady(p corev1.Pod) string {
-	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-		if w := s.State.Waiting; w != nil && w.Reason != "" {
-			return fmt.Sprintf("container %s (%s) waits: %s %s", s.Name, s.Image, w.Reason, w.Message)
-		}
-		if t := s.State.Terminated; t != nil && t.ExitCode != 0 {
-			return fmt.Sprintf("container %s ended with %d: %s", s.Name, t.ExitCode, t.Reason)
-		}
-	}
-	for _, cond := range p.Status.Conditions {
-		if cond.Type == corev1.PodReady && cond.Status == corev1.ConditionTrue {
-			return ""
-		}
-		if cond.Type == corev1.PodScheduled && cond.Status != corev1.ConditionTrue {
-			return "is not scheduled: " + cond.Message
-		}
-	}
-	return "is not ready"
+	return ns.UID, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/fluxcd/pkg/ssa"
 	ssautil "github.com/fluxcd/pkg/ssa/utils"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"atoll/bundle"
 )
@@ -28,7 +29,8 @@ const (
 
 // installed is the record of a finished installation.
 type installed struct {
-	Plan string `json:"plan"` // digest of the plan
+	Plan    string    `json:"plan"`    // digest of the plan
+	Cluster types.UID `json:"cluster"` // of the namespace kube-system: another cluster has nothing installed
 }
 
 // Install waits for k3s and installs the bundle's plan, phase by phase: server-side
@@ -51,20 +53,23 @@ func Install(ctx context.Context, b *bundle.Bundle, kubeconfig string, o *Option
 	err = opts.phase(phaseK3s, func() error {
 		ctx, cancel := context.WithTimeout(ctx, k3sTimeout)
 		defer cancel()
-		c, err = connect(ctx, kubeconfig, opts)
+		if c, err = connect(ctx, kubeconfig, opts); err != nil {
+			return err
+		}
+		record.Cluster, err = c.uid(ctx)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("installing: waiting for k3s: %w", err)
 	}
-	again := isInstalled(installedPath, record)
+	again := isInstalled(opts.installed, record)
 	for _, p := range plan.Phases {
 		if err := opts.phase(p.Name, func() error { return c.install(ctx, p, again) }); err != nil {
 			return fmt.Errorf("installing phase %s: %w", p.Name, err)
 		}
 	}
 	if !again {
-		if err := writeInstalled(installedPath, record); err != nil {
+		if err := writeInstalled(opts.installed, record); err != nil {
 			return fmt.Errorf("installing: %w", err)
 		}
 	}
@@ -101,16 +106,32 @@ func (c *cluster) install(ctx context.Context, p bundle.Phase, again bool) error
 			return err
 		}
 	}
-	return c.retry(ctx, p.Name, func() error { return c.check(ctx, objs, again) })
+	err = c.retry(ctx, p.Name, func() error { return c.check(ctx, objs, again) })
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &failure{err, c.diagnose(objs)}
 }
 
-// apply sends the objects to the API server: definitions and namespaces first.
+// apply sends the objects to the API server: definitions and namespaces first, Jobs
+// last. A Job's template cannot be changed, so one that another plan left is made anew;
+// of nothing else is that done, for what has data must not be deleted.
 func (c *cluster) apply(ctx context.Context, objs []*unstructured.Unstructured) error {
-	copies := make([]*unstructured.Unstructured, len(objs)) // the answer is written into them
-	for i, o := range objs {
-		copies[i] = o.DeepCopy()
+	var jobs, others []*unstructured.Unstructured
+	for _, o := range objs {
+		o = o.DeepCopy() // the answer is written into it
+		if o.GroupVersionKind().Group == "batch" && o.GetKind() == "Job" {
+			jobs = append(jobs, o)
+		} else {
+			others = append(others, o)
+		}
 	}
-	_, err := c.manager.ApplyAllStaged(ctx, copies, ssa.DefaultApplyOptions())
+	opts := ssa.DefaultApplyOptions()
+	if _, err := c.manager.ApplyAllStaged(ctx, others, opts); err != nil {
+		return err
+	}
+	opts.Force = true
+	_, err := c.manager.ApplyAll(ctx, jobs, opts)
 	return err
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,19 +17,15 @@ const (
 
 // Publish sends the status file over the virtio port: at every change, and now and
 // then again, so that who starts to listen late is told too. It ends with ctx, after
-// a last look, or at once where there is no such port, as on a real machine.
+// a last look. The port may come late, be another's for a while (it takes one writer),
+// or never be there, as on a real machine: it is looked for again and again. The error
+// is why the last line was not sent; that there is no port is none.
 func Publish(ctx context.Context, statusPath, portPath string) error {
-	// Nobody may listen at the other end: never block on it.
-	fd, err := unix.Open(portPath, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("opening %s: %w", portPath, err)
-	}
-	defer unix.Close(fd)
+	fd := -1
+	defer func() { closePort(fd) }()
 	var last []byte
 	var sent time.Time
+	var failed error
 	for ended := false; !ended; {
 		select {
 		case <-ctx.Done():
@@ -41,12 +36,29 @@ func Publish(ctx context.Context, statusPath, portPath string) error {
 		if err != nil || bytes.Equal(line, last) && time.Since(sent) < beatEvery {
 			continue
 		}
-		if err := sendLine(fd, line); err != nil {
-			return fmt.Errorf("writing to %s: %w", portPath, err)
+		if fd < 0 {
+			// Nobody may listen at the other end: never block on it.
+			if fd, failed = unix.Open(portPath, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); failed != nil {
+				continue
+			}
+		}
+		if failed = sendLine(fd, line); failed != nil {
+			closePort(fd)
+			fd = -1
+			continue
 		}
 		last, sent = line, time.Now()
 	}
+	if failed != nil && !errors.Is(failed, unix.ENOENT) {
+		return fmt.Errorf("writing to %s: %w", portPath, failed)
+	}
 	return nil
+}
+
+func closePort(fd int) {
+	if fd >= 0 {
+		unix.Close(fd) // there is nothing to be done about an error
+	}
 }
 
 // sendLine writes a line whole. One that nobody reads is given up after a second if

@@ -27,13 +27,21 @@ import (
 const RegistryAddr = "127.0.0.1:5000"
 
 const (
-	k3sBinary  = "usr/local/bin/k3s"
-	k3sImages  = "var/lib/rancher/k3s/agent/images"
-	k3sConfig  = "etc/rancher/k3s"
-	appliance  = "etc/atoll/appliance.json"
-	machineID  = "etc/machine-id"
-	nodeConfig = k3sConfig + "/config.yaml.d/10-atoll-node.yaml"
+	k3sBinary     = "usr/local/bin/k3s"
+	k3sImages     = "var/lib/rancher/k3s/agent/images"
+	k3sConfig     = "etc/rancher/k3s"
+	k3sContainerd = "var/lib/rancher/k3s/agent/containerd"
+	appliance     = "etc/atoll/appliance.json"
+	machineID     = "etc/machine-id"
+	nodeConfig    = k3sConfig + "/config.yaml.d/10-atoll-node.yaml"
 )
+
+// writtenBy starts the files that this package writes.
+const writtenBy = "# Written by atoll at boot.\n"
+
+// unpackedRatio is how much larger than its compressed layers an image is on the node:
+// the layers stay in containerd's store, and are unpacked beside it to twice their size.
+const unpackedRatio = 3
 
 // facts are what the first-boot configuration says of the appliance.
 type facts struct {
@@ -105,7 +113,24 @@ func (p *preparer) run() error {
 			return err
 		}
 	}
-	return errors.Join(p.writeNodeName(), p.writeRegistries(), p.placeRelease())
+	return errors.Join(p.writeNodeName(), p.writeRegistries(), p.checkDisk(lock), p.placeRelease())
+}
+
+// checkDisk says before anything is installed that the disk is too small for it, and
+// how large it must be. Kubelet would say so much later, by evicting pods.
+func (p *preparer) checkDisk(lock *bundle.Lock) error {
+	if _, err := os.Stat(p.path(k3sContainerd)); err == nil {
+		return nil // images are there already
+	}
+	sizes := map[string]int64{} // an image with two names is stored once
+	for _, im := range lock.Images {
+		sizes[im.Manifest.Hex] = im.Size
+	}
+	var need int64
+	for _, n := range sizes {
+		need += unpackedRatio * n
+	}
+	return checkSpace(p.path(k3sImages), need)
 }
 
 // setClock raises a clock that shows a time before the appliance was made, as that of
@@ -148,8 +173,14 @@ func (p *preparer) writeNodeName() error {
 // the node's own. With disable-default-registry-endpoint there is no fallback to the
 // registry itself, which nobody could reach. Each is named: a "*" does not apply to
 // Docker Hub in every k3s (k3s#11857); it stands for those that the bundle lacks, so that
-// their pulls fail at once and not after a time-out.
+// their pulls fail at once and not after a time-out. A file that someone else put there
+// stays: he knows what he does.
 func (p *preparer) writeRegistries() error {
+	const name = k3sConfig + "/registries.yaml"
+	if data, err := os.ReadFile(p.path(name)); err == nil && !strings.HasPrefix(string(data), writtenBy) {
+		p.opts.Log.Warn("registries are not Atoll's; left alone", "file", "/"+name)
+		return nil
+	}
 	endpoint := map[string]any{"endpoint": []string{"http://" + RegistryAddr}}
 	mirrors := map[string]any{"*": endpoint}
 	for _, im := range p.b.Images() {
@@ -159,7 +190,7 @@ func (p *preparer) writeRegistries() error {
 		}
 		mirrors[host] = endpoint
 	}
-	return p.writeYAML(k3sConfig+"/registries.yaml", map[string]any{"mirrors": mirrors})
+	return p.writeYAML(name, map[string]any{"mirrors": mirrors})
 }
 
 func (p *preparer) writeYAML(name string, v any) error {
@@ -168,7 +199,7 @@ func (p *preparer) writeYAML(name string, v any) error {
 		return err
 	}
 	return bundle.WriteFile(p.path(name), func(f *os.File) error {
-		_, err := f.Write(data)
+		_, err := f.Write(append([]byte(writtenBy), data...))
 		return err
 	})
 }
@@ -276,7 +307,7 @@ func checkSpace(dir string, need int64) error {
 		return fmt.Errorf("asking for free space in %s: %w", dir, err)
 	}
 	if free := int64(st.Bavail) * st.Bsize; free < need {
-		return fmt.Errorf("%s has %d bytes free, %d are needed: %w", dir, free, need, unix.ENOSPC)
+		return fmt.Errorf("%s has %d MiB free and needs %d MiB: use a larger disk: %w", dir, free>>20, (need+1<<20-1)>>20, unix.ENOSPC)
 	}
 	return nil
 }

@@ -43,6 +43,8 @@ type Options struct {
 	Console io.Writer
 	// Log is told what is done. Nil discards.
 	Log *slog.Logger
+
+	installed string // record of what is installed; tests set it
 }
 
 func (o *Options) withDefaults() Options {
@@ -52,6 +54,9 @@ func (o *Options) withDefaults() Options {
 	}
 	if d.Status == "" {
 		d.Status = StatusPath
+	}
+	if d.installed == "" {
+		d.installed = installedPath
 	}
 	if d.Console == nil {
 		d.Console = io.Discard
@@ -91,7 +96,7 @@ func (o Options) update(change func(*bundle.Status)) error {
 	}
 	s, err := ReadStatus(o.Status)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		o.Log.Warn("status is begun anew", "err", err)
 	}
 	change(&s)
 	s.Updated = time.Now().UTC().Truncate(time.Millisecond)
@@ -126,16 +131,23 @@ func (o Options) phase(name string, run func() error) error {
 	fmt.Fprintf(o.Console, "atoll: %s …\n", name)
 	err := run()
 	p := bundle.PhaseStatus{Name: name, State: bundle.StateReady, Seconds: time.Since(start).Seconds()}
+	var log []string
+	if f := (*failure)(nil); errors.As(err, &f) {
+		log = f.log
+	}
 	if err != nil {
 		p.State, p.Message = bundle.StateFailed, firstLine(err)
 		fmt.Fprintf(o.Console, "atoll: %s failed after %.0fs: %v\n", name, p.Seconds, err)
+		for _, line := range log {
+			fmt.Fprintf(o.Console, "atoll:   %s\n", line)
+		}
 	} else {
 		fmt.Fprintf(o.Console, "atoll: %s ready in %.0fs\n", name, p.Seconds)
 	}
 	o.tell(func(s *bundle.Status) {
 		setPhase(s, p)
 		if err != nil {
-			s.State, s.Error = bundle.StateFailed, fmt.Sprintf("%s: %v", name, err)
+			s.State, s.Error, s.Log = bundle.StateFailed, fmt.Sprintf("%s: %v", name, err), log
 		}
 	})
 	return err

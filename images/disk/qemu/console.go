@@ -18,14 +18,14 @@ const (
 // consoleTrouble are texts after which a guest will not get ready by itself, and what
 // they mean.
 var consoleTrouble = map[string]string{
-	"Kernel panic - not syncing":                                "kernel panic",
-	"Entering emergency mode":                                   "first boot failed: the initramfs stopped in its emergency shell",
-	"You are in emergency mode":                                 "boot failed: the system stopped in emergency mode",
-	"Cannot open access to console, the root account is locked": "boot failed: the system stopped in emergency mode",
-	"Failed to start Ignition":                                  "first boot failed: Ignition failed",
-	"Failed to start ignition-":                                 "first boot failed: Ignition failed",
-	"UEFI Interactive Shell":                                    "firmware found nothing to boot on the disk",
-	"No bootable option or device was found":                    "firmware found nothing to boot on the disk",
+	"Kernel panic - not syncing":             "kernel panic",
+	"Entering emergency mode":                "boot failed: the initramfs stopped in its emergency shell",
+	"Warning: Boot has failed.":              "boot failed in the initramfs",
+	"You are in emergency mode":              "boot failed: the system stopped in emergency mode",
+	"Reached target emergency.target":        "boot failed: the system stopped in emergency mode",
+	"Ignition failed: ":                      "first boot failed: Ignition failed",
+	"UEFI Interactive Shell":                 "firmware found nothing to boot on the disk",
+	"No bootable option or device was found": "firmware found nothing to boot on the disk",
 }
 
 // console copies what is written to it, keeps the last lines as text, and looks for
@@ -70,8 +70,9 @@ func (c *console) look() {
 	if c.done {
 		return
 	}
+	line := clean(string(c.line)) // systemd colours its messages
 	for text, meaning := range c.trouble {
-		if bytes.Contains(c.line, []byte(text)) {
+		if strings.Contains(line, text) {
 			c.done = true
 			c.found <- meaning
 			return

@@ -1,19 +1,10 @@
 package qemu
 
 import (
-	"fmt"
 	"strings"
+
+	"atoll/images/disk"
 )
-
-// A MissingToolError says that a program or file that QEMU needs is not installed.
-type MissingToolError struct {
-	Tool    string // the program or file
-	Package string // the Debian package that has it
-}
-
-func (e *MissingToolError) Error() string {
-	return fmt.Sprintf("%s is not installed (Debian package %s)", e.Tool, e.Package)
-}
 
 // A GuestError says that the guest did not get ready, and why.
 type GuestError struct {
@@ -32,3 +23,6 @@ func (e *GuestError) Error() string {
 }
 
 func (e *GuestError) Unwrap() error { return e.Err }
+
+// MissingToolError is that of package disk.
+type MissingToolError = disk.MissingToolError

@@ -27,7 +27,8 @@ func (m *machine) follow(ctx context.Context, res *Result, o Options) error {
 	defer stop()
 	statuses, unreadable := make(chan bundle.Status), make(chan error, 1)
 	go func() { unreadable <- readStatuses(ctx, m.status, statuses) }()
-	for {
+	var end func() error // why QEMU is gone, once it is
+	for read := false; !read || end == nil; {
 		select {
 		case s := <-statuses:
 			if res.Start == 0 {
@@ -45,6 +46,7 @@ func (m *machine) follow(ctx context.Context, res *Result, o Options) error {
 				return m.failed(s)
 			}
 		case err := <-unreadable:
+			read = true
 			if err != nil {
 				return &GuestError{Reason: "status of the guest is unreadable: " + err.Error(), Log: m.console.tail(), Err: err}
 			}
@@ -56,11 +58,20 @@ func (m *machine) follow(ctx context.Context, res *Result, o Options) error {
 				return err
 			}
 		case err := <-m.exited:
-			m.exited = nil
-			return m.ended(err, res.Status)
+			// What it said before may still be unread.
+			m.exited, end = nil, func() error { return m.ended(err, res.Status) }
 		case <-ctx.Done():
 			return m.interrupted(ctx, res.Status)
 		}
+	}
+	if ctx.Err() != nil { // which is what ended it
+		return m.interrupted(ctx, res.Status)
+	}
+	select {
+	case why := <-m.console.found:
+		return &GuestError{Reason: why + "; the console's end:", Log: m.console.tail()}
+	default:
+		return end()
 	}
 }
 

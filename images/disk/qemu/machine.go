@@ -122,12 +122,15 @@ func (m *machine) close() error {
 
 // end ends a guest that is ready: by its power button, or by pulling the plug.
 func (m *machine) end(ctx context.Context, powerOff bool) error {
+	if m.exited == nil { // it ended by itself
+		return nil
+	}
 	limit, command := 10*time.Second, "quit"
 	if powerOff {
 		limit, command = 3*time.Minute, "system_powerdown" // slow without KVM
 	}
-	if err := m.qmp.execute(command); err != nil {
-		return fmt.Errorf("powering off: %w", err)
+	if m.qmp.execute(command) != nil { // QEMU is going already
+		limit = 10 * time.Second
 	}
 	select {
 	case err := <-m.exited:

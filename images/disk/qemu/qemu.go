@@ -93,6 +93,9 @@ func (o *Options) withDefaults() Options {
 // as soon as the guest was started, also with an error.
 func Boot(ctx context.Context, image string, o *Options) (*Result, error) {
 	opts := o.withDefaults()
+	// A QEMU is killed when the thread that started it ends, however that ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	t, err := findTools()
 	if err != nil {
 		return nil, err
@@ -116,10 +119,6 @@ func Boot(ctx context.Context, image string, o *Options) (*Result, error) {
 	}
 	args := append(accelArgs(accel), t.machineArgs(disk, vars, opts)...)
 	opts.Log.Debug("starting QEMU", "program", t.qemu, "args", args)
-
-	// The guest is killed when the thread that started it ends: keep the thread.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	m, err := start(ctx, t.qemu, args, dir, opts)
 	if err != nil {
 		return nil, fmt.Errorf("booting %s: %w", image, err)

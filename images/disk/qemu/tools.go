@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"atoll/images/disk"
 )
 
 // tools are the programs and files of the host that a boot needs.
@@ -36,12 +38,12 @@ var firmwares = [][2]string{
 func findTools() (*tools, error) {
 	var t tools
 	for _, p := range []struct {
-		path           *string
-		name, package_ string
+		path      *string
+		name, pkg string
 	}{{&t.qemu, "qemu-system-x86_64", "qemu-system-x86"}, {&t.img, "qemu-img", "qemu-utils"}} {
 		path, err := exec.LookPath(p.name)
 		if err != nil {
-			return nil, &MissingToolError{p.name, p.package_}
+			return nil, &disk.MissingToolError{Tool: p.name, Package: p.pkg}
 		}
 		*p.path = path
 	}
@@ -51,7 +53,7 @@ func findTools() (*tools, error) {
 			return &t, nil
 		}
 	}
-	return nil, &MissingToolError{"UEFI firmware (OVMF)", "ovmf"}
+	return nil, &disk.MissingToolError{Tool: "UEFI firmware (OVMF)", Package: "ovmf"}
 }
 
 func readable(path string) bool {

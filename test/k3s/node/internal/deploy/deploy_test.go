@@ -67,27 +67,3 @@ func TestPass(t *testing.T) {
 		t.Errorf("after a change: got %v, want %v", r.applied, want)
 	}
 }
-
-func TestAddons(t *testing.T) {
-	dir := t.TempDir()
-	v := Values{Images: Images{"a", "b", "c", "d"}, NodeName: "n", NodeIP: "1.2.3.4", ClusterDNS: "10.43.0.10",
-		ClusterDomain: "cluster.local", StoragePath: "/storage"}
-	if err := WriteAddons(dir, v, func(string) bool { return false }); err != nil {
-		t.Fatal(err)
-	}
-	r := &recorder{}
-	c := &Controller{dir: dir, cluster: r, log: slog.New(slog.DiscardHandler), done: map[string][sha256.Size]byte{}}
-	c.pass(context.Background())
-	if len(c.done) != len(addons) {
-		t.Errorf("applied %d add-ons, want %d", len(c.done), len(addons))
-	}
-	if err := c.RemoveAddons(context.Background(), func(name string) bool { return name == "coredns" }); err != nil {
-		t.Fatal(err)
-	}
-	if len(r.removed) == 0 || r.removed[0] != "Service/kube-dns" {
-		t.Errorf("removed %v", r.removed)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "coredns.yaml")); err == nil {
-		t.Error("the manifest of a disabled add-on is still there")
-	}
-}

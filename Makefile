@@ -18,8 +18,9 @@ lab: deps lab-k3s atoll
 		scripts/lab.sh {registry} $(ATOLL) $(LAB)
 	$(ATOLL) boot test/lab/build/lab.raw
 
-test: deps lint
+test: deps lint lab-k3s
 	go test -timeout 60m ./...
+	cd test/k3s/node && go test ./internal/...
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }

@@ -80,6 +80,8 @@ type phaseTeller struct {
 	e     *env
 	start time.Time
 	told  map[string]bool
+	last  string    // what a phase was last said to wait for
+	when  time.Time // and when
 }
 
 func newPhaseTeller(e *env) *phaseTeller {
@@ -92,10 +94,21 @@ func (t *phaseTeller) status(s bundle.Status) {
 		switch p.State {
 		case bundle.StateReady:
 			t.once(p.Name, "ready in %.0fs", p.Seconds)
+		case bundle.StateRunning:
+			t.waits(p)
 		case bundle.StateFailed:
 			t.once(p.Name, "failed: %s", p.Message)
 		}
 	}
+}
+
+// waits says now and then what a long phase waits for.
+func (t *phaseTeller) waits(p bundle.PhaseStatus) {
+	if p.Message == "" || p.Message == t.last || time.Since(t.when) < plainEvery {
+		return
+	}
+	t.last, t.when = p.Message, time.Now()
+	t.e.say("%-12s waits for: %s", p.Name, p.Message)
 }
 
 func (t *phaseTeller) once(phase, format string, args ...any) {

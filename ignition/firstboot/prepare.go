@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"atoll/bundle"
@@ -204,8 +205,16 @@ func (p *preparer) writeYAML(name string, v any) error {
 	})
 }
 
-// placeRelease copies k3s and its airgap images out of the bundle.
+// placeRelease copies k3s and its airgap images out of the bundle, at once: what takes
+// time is hashing them.
 func (p *preparer) placeRelease() error {
+	var g errgroup.Group
+	g.Go(p.placeBinary)
+	g.Go(p.placeImages)
+	return g.Wait()
+}
+
+func (p *preparer) placeBinary() error {
 	if err := p.place("k3s", k3sBinary, 0o755); err != nil {
 		return err
 	}
@@ -215,6 +224,10 @@ func (p *preparer) placeRelease() error {
 			return err
 		}
 	}
+	return nil
+}
+
+func (p *preparer) placeImages() error {
 	files := p.b.Files()
 	i := slices.IndexFunc(files, func(f bundle.File) bool { return airgapImages.MatchString(f.Name) })
 	if i < 0 {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -27,6 +28,7 @@ func (b *Bundle) Verify(ctx context.Context, progress func(done, total int64)) e
 func (b *Bundle) CopyTo(ctx context.Context, w io.Writer, progress func(done, total int64)) (int64, error) {
 	out := &packWriter{ctx: ctx, w: w, total: b.size, progress: progress, buf: make([]byte, copySize)}
 	errs := []error{b.check()}
+	owners := sync.OnceValue(b.owners)
 	for _, h := range b.order {
 		s := b.blobs[h]
 		if err := b.copyRange(out, out, out.done, s.offset); err != nil {
@@ -37,13 +39,28 @@ func (b *Bundle) CopyTo(ctx context.Context, w io.Writer, progress func(done, to
 			return out.done, err
 		}
 		if got := hex.EncodeToString(sum.Sum(nil)); got != h.Hex {
-			errs = append(errs, &CorruptError{Name: b.memberName(h), Want: h, Got: v1.Hash{Algorithm: "sha256", Hex: got}})
+			errs = append(errs, &CorruptError{Name: b.memberName(h) + owners()[h], Want: h, Got: v1.Hash{Algorithm: "sha256", Hex: got}})
 		}
 	}
 	if err := b.copyRange(out, out, out.done, b.size); err != nil {
 		return out.done, err
 	}
 	return out.done, errors.Join(errs...)
+}
+
+// owners says of each blob what it is part of, as far as what describes it can be read.
+func (b *Bundle) owners() map[v1.Hash]string {
+	owners := map[v1.Hash]string{}
+	for _, im := range b.images {
+		parts, _ := b.walk(im) // what is missing has been told
+		for _, d := range parts {
+			owners[d.Digest] = " (image " + im.Name + ")"
+		}
+	}
+	for _, f := range b.Files() {
+		owners[f.Digest] = " (file " + f.Name + ")"
+	}
+	return owners
 }
 
 // copyRange copies bytes from, up to but not including to, to w, which ends at out.

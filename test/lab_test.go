@@ -2,11 +2,15 @@ package test
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // labK3s is where "make lab-k3s" puts the lab k3s release.
@@ -57,6 +61,11 @@ func TestLab(t *testing.T) {
 		}
 	}
 
+	cut := []string{"-f", definition, "-o"}
+	cutShort(t, bundle, atoll, append([]string{"bundle"}, cut...)...)
+	cutShort(t, image, atoll, append([]string{"bake"}, cut...)...)
+	tooSmall(t, atoll, append([]string{"bake"}, cut...)...)
+
 	overlay, console := filepath.Join(dir, "overlay.qcow2"), filepath.Join(dir, "console.log")
 	for _, boot := range []string{"first", "second"} {
 		out, err := command(atoll, "boot", image, "--overlay", overlay, "--log", console, "--junit", filepath.Join(dir, boot+".xml")).CombinedOutput()
@@ -68,6 +77,64 @@ func TestLab(t *testing.T) {
 		if !strings.Contains(string(out), "lab is ready after") {
 			t.Errorf("%s boot does not say that it is ready", boot)
 		}
+	}
+}
+
+// cutShort kills a command in the middle of writing a file that is there already from an
+// earlier run, and runs it again: the file is never half, and ends with the same bytes.
+func cutShort(t *testing.T, want, name string, args ...string) {
+	t.Helper()
+	got := filepath.Join(t.TempDir(), filepath.Base(want))
+	args = append(args, got)
+	cmd := command(name, args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		half, err := filepath.Glob(filepath.Join(filepath.Dir(got), ".*.tmp-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(half) > 0 {
+			break
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("%v ended before it could be killed: %v", args, err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if _, err := os.Stat(got); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v was killed and left %s: %v", args, got, err)
+	}
+	run(t, name, args...)
+	run(t, "cmp", want, got)
+	if entries, err := os.ReadDir(filepath.Dir(got)); err != nil || len(entries) != 1 {
+		t.Errorf("%v left more than its file: %v %v", args, entries, err)
+	}
+}
+
+// tooSmall runs a command that writes to a file system with too little room.
+func tooSmall(t *testing.T, name string, args ...string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
+		t.Logf("no small file system to try a full disk with: %v", err)
+		return
+	}
+	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	out, err := command(name, append(args, filepath.Join(dir, "out"))...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "hint: free some space") {
+		t.Errorf("%v on a full disk: %v\n%s", args, err, out)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("%v left something on a full disk: %v %v", args, entries, err)
 	}
 }
 

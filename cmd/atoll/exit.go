@@ -11,7 +11,6 @@ import (
 	"atoll/bundle"
 	"atoll/images"
 	"atoll/images/disk"
-	"atoll/images/disk/qemu"
 )
 
 // usageError is a wrong flag or argument: exit code 2.
@@ -72,10 +71,6 @@ func hints(err error) []string {
 	var tool *disk.MissingToolError
 	if errors.As(err, &tool) {
 		out = append(out, "apt-get install "+tool.Package)
-	}
-	var emulator *qemu.MissingToolError
-	if errors.As(err, &emulator) {
-		out = append(out, "apt-get install "+emulator.Package)
 	}
 	var gone *images.GoneError
 	if errors.As(err, &gone) {

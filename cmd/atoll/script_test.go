@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -10,6 +12,29 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"atoll": main})
 }
 
+// TestScripts are what a user sees of the commands that need nothing but a definition.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
+}
+
+// TestWorld are scripts of the commands that need a registry, a k3s release and a Debian
+// archive: see [world].
+func TestWorld(t *testing.T) {
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		t.Skip(err)
+	}
+	shared := newWorld(t)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/world",
+		Setup: func(e *testscript.Env) error {
+			return (&world{registry: shared.registry, node: shared.node}).setup(e)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"registry": cmdRegistry, "exits": cmdExits, "expand": cmdExpand, "flip": cmdFlip, "cut": cmdCut,
+			"tmpfs": cmdTmpfs, "noleft": cmdNoLeft,
+		},
+		Condition: func(cond string) (bool, error) {
+			return cond == "root" && os.Geteuid() == 0, nil
+		},
+	})
 }

@@ -63,7 +63,8 @@ func (e *env) say(format string, args ...any) {
 // from several goroutines.
 type progress struct {
 	e     *env
-	name  string
+	name  string // of the step
+	part  string // of the step, that is being done; "" if it has none
 	start time.Time
 
 	mu   sync.Mutex
@@ -83,11 +84,13 @@ func (p *progress) set(done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.e.terminal {
-		if p.bar == nil {
+		if p.bars == nil {
 			p.bars = mpb.New(mpb.WithOutput(p.e.stderr))
+		}
+		if p.bar == nil {
 			p.bar = p.bars.AddBar(total,
 				mpb.BarRemoveOnComplete(),
-				mpb.PrependDecorators(decor.Name(p.name+" "), decor.CountersKibiByte("% .1f of % .1f")),
+				mpb.PrependDecorators(decor.Name(p.label()+" "), decor.CountersKibiByte("% .1f of % .1f")),
 				mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), "% .1f "), decor.AverageETA(decor.ET_STYLE_GO)))
 		}
 		p.bar.SetTotal(total, false)
@@ -96,15 +99,15 @@ func (p *progress) set(done, total int64) {
 	}
 	if now := time.Now(); now.Sub(p.told) >= plainEvery && done != p.last {
 		p.told, p.last = now, done
-		p.e.say("%s: %s of %s", p.name, size(done), size(total))
+		p.e.say("%s: %s of %s", p.label(), size(done), size(total))
 	}
 }
 
 // named is set for steps that have parts; parts follow one another.
 func (p *progress) named(part string, done, total int64) {
 	p.mu.Lock()
-	if p.name != part {
-		p.name = part
+	if p.part != part {
+		p.part = part
 		if p.bar != nil {
 			p.bar.Abort(true)
 			p.bar = nil
@@ -112,6 +115,13 @@ func (p *progress) named(part string, done, total int64) {
 	}
 	p.mu.Unlock()
 	p.set(done, total)
+}
+
+func (p *progress) label() string {
+	if p.part == "" {
+		return p.name
+	}
+	return p.name + ": " + p.part
 }
 
 // end closes the step: it clears the bar and, if all went well, says what was done.

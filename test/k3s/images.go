@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"debug/elf"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +13,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
 	"atoll/bundle"
@@ -77,7 +78,7 @@ func (i image) build(work string) (v1.Image, error) {
 	if i.program == "" {
 		file = busybox
 	}
-	if err := static(file); err != nil {
+	if err := checkStatic(file); err != nil {
 		return nil, err
 	}
 	data, err := os.ReadFile(file)
@@ -100,11 +101,8 @@ func (i image) build(work string) (v1.Image, error) {
 	if err := tw.Close(); err != nil {
 		return nil, err
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
-	if err != nil {
-		return nil, err
-	}
-	img, err := mutate.AppendLayers(empty.Image, l)
+	// As docker save has them, not compressed: the whole tar is.
+	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(layer.Bytes(), types.DockerUncompressedLayer))
 	if err != nil {
 		return nil, err
 	}
@@ -124,8 +122,8 @@ func diffIDs(img v1.Image) []v1.Hash {
 	return c.RootFS.DiffIDs
 }
 
-// static makes sure that a program needs no libraries: its image has none.
-func static(path string) error {
+// checkStatic makes sure that a program needs no libraries: its image has none.
+func checkStatic(path string) error {
 	f, err := elf.Open(path)
 	if err != nil {
 		return err

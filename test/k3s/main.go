@@ -90,6 +90,14 @@ func build(out string) error {
 			return err
 		}
 	}
+	stamp, err := stampOf(work)
+	if err != nil {
+		return err
+	}
+	if old, err := os.ReadFile(filepath.Join(work, "stamp")); err == nil && string(old) == stamp && isWhole(out) {
+		fmt.Fprintln(os.Stderr, "lab k3s: up to date")
+		return nil
+	}
 	fmt.Fprintf(os.Stderr, "lab k3s: %d of %d: images\n", len(parts)+1, len(parts)+2)
 	names, err := writeImages(work, filepath.Join(out, "k3s-airgap-images-amd64.tar.zst"))
 	if err != nil {
@@ -103,7 +111,46 @@ func build(out string) error {
 	if err := writeBinary(work, filepath.Join(out, "k3s")); err != nil {
 		return err
 	}
-	return writeSums(out)
+	if err := writeSums(out); err != nil {
+		return err
+	}
+	return writeText(filepath.Join(work, "stamp"), stamp)
+}
+
+// stampOf tells what a release is made from: the programs, busybox and this builder.
+func stampOf(work string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	files := []string{self, busybox}
+	for _, p := range parts {
+		files = append(files, filepath.Join(work, p.name))
+	}
+	return sums(files)
+}
+
+// releaseFiles are those that a release's checksums name.
+var releaseFiles = []string{"k3s", "k3s-airgap-images-amd64.tar.zst", "k3s-images.txt"}
+
+const sumsFile = "sha256sum-amd64.txt"
+
+// isWhole says whether the release is as its checksums say.
+func isWhole(out string) bool {
+	want, err := os.ReadFile(filepath.Join(out, sumsFile))
+	if err != nil {
+		return false
+	}
+	got, err := sums(releasePaths(out))
+	return err == nil && got == string(want)
+}
+
+func releasePaths(out string) []string {
+	paths := make([]string, 0, len(releaseFiles))
+	for _, name := range releaseFiles {
+		paths = append(paths, filepath.Join(out, name))
+	}
+	return paths
 }
 
 func (p part) build(work string) error {
@@ -176,18 +223,27 @@ func writeText(path, text string) error {
 }
 
 func writeSums(out string) error {
+	list, err := sums(releasePaths(out))
+	if err != nil {
+		return err
+	}
+	return writeText(filepath.Join(out, sumsFile), list)
+}
+
+// sums lists files with their checksums as sha256sum does.
+func sums(paths []string) (string, error) {
 	var list strings.Builder
-	for _, name := range []string{"k3s", "k3s-airgap-images-amd64.tar.zst", "k3s-images.txt"} {
-		f, err := os.Open(filepath.Join(out, name))
+	for _, path := range paths {
+		f, err := os.Open(path)
 		if err != nil {
-			return err
+			return "", err
 		}
 		h := sha256.New()
 		_, err = io.Copy(h, f)
 		if err := errors.Join(err, f.Close()); err != nil {
-			return err
+			return "", err
 		}
-		fmt.Fprintf(&list, "%s  %s\n", hex.EncodeToString(h.Sum(nil)), name)
+		fmt.Fprintf(&list, "%s  %s\n", hex.EncodeToString(h.Sum(nil)), filepath.Base(path))
 	}
-	return writeText(filepath.Join(out, "sha256sum-amd64.txt"), list.String())
+	return list.String(), nil
 }

@@ -1,10 +1,6 @@
 package qemu
 
-import (
-	"strings"
-
-	"atoll/images/disk"
-)
+import "strings"
 
 // A GuestError says that the guest did not get ready, and why.
 type GuestError struct {
@@ -23,6 +19,3 @@ func (e *GuestError) Error() string {
 }
 
 func (e *GuestError) Unwrap() error { return e.Err }
-
-// MissingToolError is that of package disk.
-type MissingToolError = disk.MissingToolError

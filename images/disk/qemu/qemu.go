@@ -5,7 +5,7 @@
 // for, the guest has no network card. It is not trusted: what it sends is bounded and
 // stripped of control characters.
 //
-// Matchable errors: [MissingToolError], [GuestError] and those of the context.
+// Matchable errors: [disk.MissingToolError], [GuestError] and those of the context.
 package qemu
 
 import (
@@ -53,7 +53,7 @@ type Result struct {
 	Status bundle.Status
 	// Start is how long firmware and operating system took until the first status.
 	Start time.Duration
-	// Duration is the wall time from power-on to the end.
+	// Duration is the wall time from power-on until the stack was ready or failed.
 	Duration time.Duration
 	// Console is the end of the serial console's text.
 	Console []string
@@ -125,11 +125,11 @@ func Boot(ctx context.Context, image string, o *Options) (*Result, error) {
 	}
 	res := &Result{Accel: accel}
 	err = m.follow(ctx, res, opts)
+	res.Duration = time.Since(m.started)
 	if err == nil {
 		err = m.end(ctx, opts.PowerOff)
 	}
 	err = errors.Join(err, m.close())
-	res.Duration = time.Since(m.started)
 	res.Console = m.console.tail()
 	return res, err
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"atoll/bundle"
+	"atoll/images/disk"
 )
 
 func TestBootReady(t *testing.T) {
@@ -269,7 +270,7 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 	t.Setenv("PATH", dir)
-	var missing *MissingToolError
+	var missing *disk.MissingToolError
 	if _, err := Boot(t.Context(), image, nil); !errors.As(err, &missing) || missing.Package != "qemu-system-x86" {
 		t.Errorf("without QEMU: got %v", err)
 	}

@@ -24,7 +24,7 @@ const (
 // makeCerts makes and renews every CA and certificate, k3s's names for them, and the kubeconfigs that use them.
 func makeCerts(c *config.Config) error {
 	now := time.Now()
-	if err := errors.Join(os.MkdirAll(tlsDir+"/etcd", 0o700), os.MkdirAll(credDir, 0o700), os.MkdirAll(agentDir, 0o700)); err != nil {
+	if err := errors.Join(os.MkdirAll(tlsDir, 0o700), os.MkdirAll(credDir, 0o700), os.MkdirAll(agentDir, 0o700)); err != nil {
 		return err
 	}
 	service, err := c.ServiceIP(1)
@@ -53,10 +53,6 @@ func makeCerts(c *config.Config) error {
 			{File: "serving-kubelet", Name: c.NodeName, Hosts: []string{c.NodeName, "127.0.0.1", c.NodeIP}},
 		}},
 		{"request-header-ca", "k3s-request-header-ca", []pki.Leaf{{File: "client-auth-proxy", Name: "system:auth-proxy"}}},
-		{"etcd/server-ca", "etcd-server-ca", []pki.Leaf{
-			{File: "etcd/server-client", Name: "etcd-server", Hosts: []string{"localhost", "127.0.0.1"}},
-			{File: "etcd/client", Name: "etcd-client"},
-		}},
 	} {
 		signer, err := pki.LoadCA(filepath.Join(tlsDir, ca.file), ca.name, now)
 		if err != nil {

@@ -70,14 +70,14 @@ func (p *project) bake(ctx context.Context, e *env, l *bundle.Lock, tar, raw str
 	base, err := disk.BuildBase(ctx, l, s, p.cache, &disk.Options{Log: e.log, Progress: step.named})
 	step.end(err, "%d packages", len(l.Packages))
 	if err != nil {
-		return withHint(err, "atoll mirror -f %s", p.file)
+		return hintRemake(err, "atoll mirror -f %s", p.file)
 	}
 	step = e.progress("bake")
 	err = disk.Bake(ctx, raw, disk.Image{Lock: l, Base: base, Bundle: tar, Ignition: initrd, RootSize: int64(p.def.Disk.RootSize) << 30},
 		&disk.Options{Log: e.log, Progress: step.named})
 	if err != nil {
 		step.end(err, "")
-		return withHint(err, "atoll bundle -f %s", p.file)
+		return hintRemake(err, "atoll bundle -f %s", p.file)
 	}
 	info, err := os.Stat(raw)
 	if err != nil {
@@ -91,7 +91,7 @@ func (p *project) bake(ctx context.Context, e *env, l *bundle.Lock, tar, raw str
 func (p *project) firstBoot(l *bundle.Lock, tar string) ([]byte, error) {
 	b, err := bundle.Open(tar)
 	if err != nil {
-		return nil, withHint(err, "atoll bundle -f %s", p.file)
+		return nil, hintRemake(err, "atoll bundle -f %s", p.file)
 	}
 	defer b.Close()
 	_, node, err := b.File(bundle.ArtifactNode, "atoll")

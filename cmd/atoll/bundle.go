@@ -76,7 +76,7 @@ func (p *project) pack(ctx context.Context, e *env, l *bundle.Lock, path string,
 	err = bundle.Pack(ctx, path, s, l, artifacts, &bundle.PackOptions{Progress: step.set})
 	if err != nil {
 		step.end(err, "")
-		return withHint(err, "atoll mirror -f %s", p.file)
+		return hintRemake(err, "atoll mirror -f %s", p.file)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -145,7 +145,7 @@ func runBundleVerify(ctx context.Context, e *env, path string) error {
 	step := e.progress("verify")
 	err = b.Verify(ctx, step.set)
 	step.end(err, "%s is whole", path)
-	return withHint(err, `fetch it again, or make it anew with "atoll mirror" and "atoll bundle"`)
+	return hintRemake(err, `fetch it again, or make it anew with "atoll mirror" and "atoll bundle"`)
 }
 
 func newBundleInspectCommand(e *env) *cobra.Command {

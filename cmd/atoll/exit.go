@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -31,6 +32,15 @@ func withHint(err error, format string, args ...any) error {
 		return nil
 	}
 	return hintError{err, fmt.Sprintf(format, args...)}
+}
+
+// hintRemake adds what makes anew what is missing or damaged, if that is the error.
+func hintRemake(err error, format string, args ...any) error {
+	var corrupt *bundle.CorruptError
+	if errors.Is(err, bundle.ErrIncomplete) || errors.Is(err, fs.ErrNotExist) || errors.As(err, &corrupt) {
+		return withHint(err, format, args...)
+	}
+	return err
 }
 
 // exitCode is the one place that maps errors to exit codes; exitStatus says the
@@ -68,9 +78,8 @@ func hints(err error) []string {
 	if errors.As(err, &h) {
 		out = append(out, h.hint)
 	}
-	var tool *disk.MissingToolError
-	if errors.As(err, &tool) {
-		out = append(out, "apt-get install "+tool.Package)
+	if packages := missingPackages(err); len(packages) > 0 {
+		out = append(out, "apt-get install "+strings.Join(packages, " "))
 	}
 	var gone *images.GoneError
 	if errors.As(err, &gone) {
@@ -83,6 +92,23 @@ func hints(err error) []string {
 		out = append(out, "choose a folder you may write to with --output or --cache")
 	}
 	return out
+}
+
+// missingPackages are the Debian packages of all tools that an error says are missing.
+func missingPackages(err error) []string {
+	var packages []string
+	switch e := err.(type) {
+	case *disk.MissingToolError:
+		packages = []string{e.Package}
+	case interface{ Unwrap() []error }:
+		for _, part := range e.Unwrap() {
+			packages = append(packages, missingPackages(part)...)
+		}
+	case interface{ Unwrap() error }:
+		packages = missingPackages(e.Unwrap())
+	}
+	slices.Sort(packages)
+	return slices.Compact(packages)
 }
 
 // oneLineEach puts the parts of a joined error on lines of their own, each with

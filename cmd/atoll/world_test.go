@@ -38,12 +38,12 @@ type world struct {
 }
 
 // newWorld makes what the scripts share.
-func newWorld(t *testing.T) world {
+func newWorld(t *testing.T) *world {
 	t.Helper()
 	images := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	server := httptest.NewServer(images)
 	defer server.Close()
-	w := world{registry: images, node: filepath.Join(t.TempDir(), "node")}
+	w := &world{registry: images, node: filepath.Join(t.TempDir(), "node")}
 	for _, args := range [][]string{
 		{"run", "atoll/test/labimages", "push", server.URL},
 		{"build", "-o", w.node, "atoll/test/labimages/launcher"}, // any static program will do

@@ -216,7 +216,11 @@ func makeExt4(ctx context.Context, file, root string, size int64, id string, epo
 	for i := uint32(firstInode); i <= used; i++ {
 		fmt.Fprintf(&script, "set_inode_field <%d> ctime @%d\n", i, epoch.Unix())
 	}
-	cmd = exec.CommandContext(ctx, "debugfs", "-w", "-f", "-", file)
+	debugfs, err := findTool("debugfs", "e2fsprogs")
+	if err != nil {
+		return err
+	}
+	cmd = exec.CommandContext(ctx, debugfs, "-w", "-f", "-", file)
 	cmd.Env = append(os.Environ(), fake)
 	cmd.Stdin = strings.NewReader(script.String())
 	if err := run(cmd, slog.New(slog.DiscardHandler), nil); err != nil {

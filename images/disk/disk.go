@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
+	"path/filepath"
 	"slices"
 )
 
@@ -53,12 +54,20 @@ func (e *MissingToolError) Error() string {
 	return fmt.Sprintf("%s is not installed (Debian package %s)", e.Tool, e.Package)
 }
 
-// lookTool fails with a [MissingToolError] if there is no such program.
-func lookTool(tool, pkg string) error {
-	if _, err := exec.LookPath(tool); err != nil {
-		return &MissingToolError{Tool: tool, Package: pkg}
+// findTool gives a program's path, or a [MissingToolError]. Those of the administrator are
+// found also for a user who does not have their folders in his PATH, as on Debian.
+func findTool(tool, pkg string) (string, error) {
+	for _, dir := range []string{"", "/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, tool)); err == nil {
+			return path, nil
+		}
 	}
-	return nil
+	return "", &MissingToolError{Tool: tool, Package: pkg}
+}
+
+func lookTool(tool, pkg string) error {
+	_, err := findTool(tool, pkg)
+	return err
 }
 
 // Packages lists the Debian packages that a node needs, and the extra ones, sorted.

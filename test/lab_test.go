@@ -17,7 +17,7 @@ import (
 const labK3s = "../build/k3s"
 
 // TestLab is the whole way of the lab appliance: lock, mirror, bundle, bake, a first boot
-// until the stack is ready, and a second one of the same disk.
+// with power cuts until the stack is ready, and a second one of the same disk.
 func TestLab(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a real machine; not in -short")
@@ -67,6 +67,14 @@ func TestLab(t *testing.T) {
 	tooSmall(t, atoll, append([]string{"bake"}, cut...)...)
 
 	overlay, console := filepath.Join(dir, "overlay.qcow2"), filepath.Join(dir, "console.log")
+	// The plug is pulled while Ignition writes and while k3s starts, or thereabouts: a power
+	// cut is harmless at any point.
+	for _, after := range []string{"20s", "60s"} {
+		out, err := command(atoll, "boot", image, "--overlay", overlay, "--timeout", after).CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "stack was not ready in") {
+			t.Fatalf("boot that is cut off after %s: %v\n%s", after, err, out)
+		}
+	}
 	for _, boot := range []string{"first", "second"} {
 		out, err := command(atoll, "boot", image, "--overlay", overlay, "--log", console, "--junit", filepath.Join(dir, boot+".xml")).CombinedOutput()
 		t.Logf("%s boot:\n%s", boot, out)

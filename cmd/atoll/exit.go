@@ -112,8 +112,15 @@ func missingPackages(err error) []string {
 }
 
 // oneLineEach puts the parts of a joined error on lines of their own, each with
-// the program's name, as compilers do.
+// the program's name, as compilers do. Lines that are indented belong to the one before
+// them: they are some log's.
 func oneLineEach(err error) string {
-	lines := strings.Split(strings.TrimRight(err.Error(), "\n"), "\n")
-	return "atoll: error: " + strings.Join(lines, "\natoll: error: ") + "\n"
+	var out strings.Builder
+	for line := range strings.Lines(strings.TrimRight(err.Error(), "\n") + "\n") {
+		if !strings.HasPrefix(line, "  ") {
+			out.WriteString("atoll: error: ")
+		}
+		out.WriteString(line)
+	}
+	return out.String()
 }

@@ -17,7 +17,8 @@ const setfiles = "#!/bin/sh\nexit 0\n"
 // initramfs lists what goes into the initramfs beside the configuration: folders, and
 // files with what they are made from. The kernel replaces a link by a folder of the same
 // name. So only folders are listed which the main initramfs may lack; usr/lib and
-// usr/bin are folders in any, while bin, sbin and usr/sbin may be links.
+// usr/bin are folders in any, while bin, sbin and usr/sbin may be links. Of two drop-ins
+// of one name systemd reads only the one for fewer units.
 var initramfs = []struct {
 	name string
 	mode cpio.FileMode
@@ -27,9 +28,9 @@ var initramfs = []struct {
 	{"usr/lib/ignition/mend", cpio.TypeReg | 0o755, "mend"},
 	{"usr/lib/ignition/report", cpio.TypeReg | 0o755, "report"},
 	{"usr/lib/systemd/system/ignition-files.service.d", cpio.TypeDir | 0o755, ""},
-	{"usr/lib/systemd/system/ignition-files.service.d/50-atoll.conf", cpio.TypeReg | 0o644, "mend.conf"},
+	{"usr/lib/systemd/system/ignition-files.service.d/50-atoll-mend.conf", cpio.TypeReg | 0o644, "mend.conf"},
 	{"usr/lib/systemd/system/ignition-.service.d", cpio.TypeDir | 0o755, ""}, // all that start so
-	{"usr/lib/systemd/system/ignition-.service.d/50-atoll.conf", cpio.TypeReg | 0o644, "report.conf"},
+	{"usr/lib/systemd/system/ignition-.service.d/50-atoll-report.conf", cpio.TypeReg | 0o644, "report.conf"},
 }
 
 // Initrd packs a configuration as an initramfs to load after the main one: a gzipped

@@ -31,6 +31,13 @@ func TestInitrd(t *testing.T) {
 		want[f.name] = f.mode
 	}
 	all := len(want)
+	dropIns := map[string]bool{} // of two with one name systemd reads one
+	for name := range want {
+		if strings.HasSuffix(name, ".conf") && dropIns[filepath.Base(name)] {
+			t.Errorf("two drop-ins are named %s", filepath.Base(name))
+		}
+		dropIns[filepath.Base(name)] = true
+	}
 	r := cpio.NewReader(zip)
 	for {
 		h, err := r.Next()
@@ -61,7 +68,7 @@ func TestMend(t *testing.T) {
 		"passwd":      "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534::/nonexistent:/x\nann:x:1000:1000::/home/ann:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/bash\n",
 		"shadow":      "root:*:1:0:99999:7:::\nbob:!:1:0:99999:7:::\n",
 		"group":       "root:x:0:\nbob:x:1001:\n",
-		"passwd.lock": "1",
+		"passwd.lock": "1", ".ignition-result.json": "",
 	} {
 		if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
 			t.Fatal(err)
@@ -94,7 +101,7 @@ func TestMend(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
 	}
-	for _, name := range []string{"etc/passwd.lock", "nonexistent", "root"} {
+	for _, name := range []string{"etc/passwd.lock", "etc/.ignition-result.json", "nonexistent", "root"} {
 		if _, err := os.Stat(filepath.Join(root, name)); err == nil {
 			t.Errorf("%s is there", name)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -21,7 +22,10 @@ const (
 // Parse reads the objects of a stream of YAML documents. The name is used in
 // errors and as the objects' source. Lists, typed ones too, are taken apart; empty
 // documents are skipped; what is no Kubernetes object is an error.
-func Parse(name string, data []byte) ([]Object, error) {
+func Parse(name string, data []byte) ([]Object, error) { return parse(name, data, false) }
+
+// parse takes documents that are no Kubernetes objects only if any is set.
+func parse(name string, data []byte, any bool) ([]Object, error) {
 	if len(data) > maxFile {
 		return nil, fmt.Errorf("parsing %s: has more than %d MiB", name, maxFile>>20)
 	}
@@ -30,9 +34,17 @@ func Parse(name string, data []byte) ([]Object, error) {
 		return nil, fmt.Errorf("parsing %s: %w", name, err)
 	}
 	var objs []Object
-	for _, doc := range docs {
-		if objs, err = expand(objs, Object{Source: name, Value: doc}, 0); err != nil {
-			return nil, fmt.Errorf("parsing %s: %w", name, err)
+	for i, doc := range docs {
+		o := Object{Source: name, Value: doc}
+		if len(docs) > 1 {
+			o.Source = fmt.Sprintf("%s, document %d", name, i+1)
+		}
+		if _, ok := doc["kind"]; !ok && any {
+			objs = append(objs, o)
+			continue
+		}
+		if objs, err = expand(objs, o, 0); err != nil {
+			return nil, fmt.Errorf("parsing %s: %w", o.Source, err)
 		}
 	}
 	return objs, nil
@@ -62,11 +74,30 @@ func expand(objs []Object, o Object, depth int) ([]Object, error) {
 			value["kind"], value["apiVersion"] = itemKind, o.Value["apiVersion"]
 		}
 		var err error
-		if objs, err = expand(objs, Object{Source: o.Source, Value: value}, depth+1); err != nil {
+		if objs, err = expand(objs, Object{Source: o.Source, Path: fmt.Sprintf("%sitems[%d].", o.Path, i), Value: value}, depth+1); err != nil {
 			return nil, err
 		}
 	}
 	return objs, nil
+}
+
+// typedList finds lists whose items may leave their kind out.
+var typedList = regexp.MustCompile(`\bkind["']?:\s*["']?[A-Z][A-Za-z]+List\b`)
+
+// untype takes the typed lists of a file apart, because kustomize does not know them.
+func untype(name string, data []byte) []byte {
+	if !isManifest(name) || !typedList.Match(data) {
+		return data
+	}
+	objs, err := parse(name, data, true)
+	if err != nil {
+		return data // kustomize will say so, if it needs the file
+	}
+	text, err := encode(objs)
+	if err != nil {
+		return data
+	}
+	return []byte(text)
 }
 
 // decode reads every document that is a mapping. A document of another type is an error.

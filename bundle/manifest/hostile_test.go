@@ -39,7 +39,7 @@ func TestHostileInput(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			objs, err := manifest.Parse("f.yaml", []byte(tc.yaml))
 			if err == nil {
-				_, err = manifest.Images(objs, nil)
+				_, err = manifest.Images(objs)
 			}
 			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "f.yaml") {
 				t.Fatalf("got %v, want an error with f.yaml and %q", err, tc.want)
@@ -59,9 +59,9 @@ func nest(n int) string {
 // TestBombInString makes sure that a bomb inside of a string is not expanded either.
 func TestBombInString(t *testing.T) {
 	objs := []manifest.Object{{Source: "x", Value: map[string]any{"kind": "X", "v": bomb(9) + "i: a/b:1\n"}}}
-	images, err := manifest.Images(objs, nil)
-	if err != nil || len(images) != 1 {
-		t.Errorf("got %v, %v; want the one image, found in the text", images, err)
+	found, err := manifest.Images(objs)
+	if err != nil || len(found.Images) != 1 {
+		t.Errorf("got %v, %v; want the one image, found in the text", found, err)
 	}
 }
 

@@ -1,15 +1,18 @@
 package manifest
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"atoll/bundle"
+	"atoll/bundle/stack"
 )
 
 // maxNested bounds YAML in strings in YAML in strings. Katib's trial templates have two levels.
@@ -18,43 +21,95 @@ const maxNested = 4
 // Image is a container image that objects need.
 type Image struct {
 	// Reference is the canonical name.
-	Reference string
+	Reference string `json:"reference"`
 	// Tier is [bundle.TierRequired] if a pod that is installed runs the image, else
 	// [bundle.TierRuntime].
-	Tier string
-	// Where has one line per place: source, object, field. Sorted.
-	Where []string
+	Tier string `json:"tier"`
+	// Where has every place, sorted.
+	Where []Place `json:"where"`
+}
+
+// Place is where an image is named.
+type Place struct {
+	Component string `json:"component"` // a kustomization's folder, or a file
+	Object    string `json:"object"`    // kind, namespace and name
+	Field     string `json:"field"`     // " > " leads into YAML or JSON in a string
+	Shape     string `json:"shape"`
+	Rule      string `json:"rule,omitempty"` // that composed the reference
+}
+
+func (p Place) String() string {
+	s := p.Component + ": " + p.Object + " " + p.Field
+	if p.Rule != "" {
+		s += " (" + p.Rule + ")"
+	}
+	return s
+}
+
+// Shapes of a place.
+const (
+	ShapePod       = "pod"       // a container's image, or an image volume's, in a pod that is installed
+	ShapeContainer = "container" // the same in a list of containers or volumes elsewhere
+	ShapeField     = "field"     // a field or variable that is called image
+	ShapeText      = "text"      // a string, or a part of one
+	ShapeComposed  = "composed"  // of several fields, by a rule
+)
+
+// Doubt is what looks like an image and is no reference that could be mirrored, or what
+// shows that a rule is out of date.
+type Doubt struct {
+	Text  string `json:"text"`
+	Place Place  `json:"place"`
+}
+
+func (d Doubt) String() string { return fmt.Sprintf("%s: %q is no image's full name", d.Place, d.Text) }
+
+// Findings are what [Images] finds, sorted.
+type Findings struct {
+	Images []Image
+	Doubts []Doubt
+}
+
+// waive takes out what waivers name: images by their canonical names, doubts by their
+// text. A waiver that nothing needs is out of date, which is an error.
+func (f *Findings) waive(waivers []stack.Waiver) error {
+	var errs []error
+	for _, w := range waivers {
+		before := len(f.Images) + len(f.Doubts)
+		f.Images = slices.DeleteFunc(f.Images, func(i Image) bool { return i.Reference == w.Image })
+		f.Doubts = slices.DeleteFunc(f.Doubts, func(d Doubt) bool { return d.Text == w.Image })
+		if len(f.Images)+len(f.Doubts) == before {
+			errs = append(errs, fmt.Errorf("waived image %q is not in any manifest", w.Image))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Images finds every image that the objects name: in pod specs, and wherever else a
 // string holds a reference, be it an argument, an environment variable, a custom
-// resource, or YAML or JSON inside a string. References in waive (canonical names)
-// are left out; one that is not found at all is an error, since it is out of date.
-// So is a pod's image that is no reference. The result is sorted by reference.
-func Images(objs []Object, waive []string) ([]Image, error) {
-	f := finder{found: map[string]*place{}, budget: 5 * maxNodes}
+// resource, or YAML or JSON inside a string; and those that rules compose. What it cannot
+// tell is a [Doubt]. A pod's image that is no reference is an error.
+func Images(objs []Object) (*Findings, error) {
+	f := finder{objects: objs, found: map[string]*found{}, budget: 5 * maxNodes}
 	var errs []error
 	for _, o := range objs {
 		if err := f.object(o); err != nil {
 			errs = append(errs, fmt.Errorf("finding images: %s: %s: %w", o.Source, o.id(), err))
 		}
 	}
-	for _, w := range waive {
-		if f.found[w] == nil {
-			errs = append(errs, fmt.Errorf("finding images: waived image %q is not in any manifest", w))
-		}
-		delete(f.found, w)
-	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	var images []Image
+	out := &Findings{Doubts: slices.Compact(slices.SortedFunc(slices.Values(f.doubts), compareDoubts))}
 	for _, ref := range slices.Sorted(maps.Keys(f.found)) {
 		p := f.found[ref]
-		images = append(images, Image{Reference: ref, Tier: p.tier, Where: slices.Sorted(maps.Keys(p.where))})
+		out.Images = append(out.Images, Image{Reference: ref, Tier: p.tier, Where: slices.SortedFunc(maps.Keys(p.where), comparePlaces)})
 	}
-	return images, nil
+	return out, nil
 }
+
+func comparePlaces(a, b Place) int { return cmp.Compare(a.String(), b.String()) }
+func compareDoubts(a, b Doubt) int { return comparePlaces(a.Place, b.Place) }
 
 // podSpecs tells where a built-in kind holds its pod's spec.
 var podSpecs = map[string]string{
@@ -71,26 +126,33 @@ var podSpecs = map[string]string{
 
 // finder collects references while it walks objects.
 type finder struct {
-	found  map[string]*place
-	budget int // nodes that may still be visited
+	objects []Object // all, for rules that need two
+	found   map[string]*found
+	doubts  []Doubt
+	budget  int // nodes that may still be visited
 
 	// Of the object that is walked:
-	label   string // source and object, the head of a where-line
-	podSpec string // path of its pod's spec; empty if it has none
-	secret  bool   // strings under data are base64
-	crd     bool   // only defaults count: the rest is documentation
+	component string
+	list      string // the object's path in a list
+	name      string
+	rules     []*rule
+	used      map[string]bool // paths that a rule has taken
+	podSpec   string          // path of its pod's spec; empty if it has none
+	secret    bool            // strings under data are base64
+	crd       bool            // only defaults count: the rest is documentation
 }
 
-// place is what is known of one reference.
-type place struct {
+// found is what is known of one reference.
+type found struct {
 	tier  string
-	where map[string]bool
+	where map[Place]bool
 }
 
 func (f *finder) object(o Object) error {
 	kind, _ := o.Value["kind"].(string)
 	api, _ := o.Value["apiVersion"].(string)
-	f.label = o.Source + ": " + strings.TrimPrefix(o.id(), api+" ")
+	f.component, f.list, f.name = o.Source, o.Path, o.name()
+	f.rules, f.used = rulesOf(f.name), map[string]bool{}
 	f.podSpec = ""
 	if api == "v1" || strings.HasPrefix(api, "apps/") || strings.HasPrefix(api, "batch/") {
 		f.podSpec = podSpecs[kind]
@@ -98,6 +160,12 @@ func (f *finder) object(o Object) error {
 	f.secret = kind == "Secret" && api == "v1"
 	f.crd = kind == "CustomResourceDefinition"
 	return f.walk(o.Value, node{})
+}
+
+// name is kind, namespace and name.
+func (o Object) name() string {
+	api, _ := o.Value["apiVersion"].(string)
+	return strings.TrimPrefix(o.id(), api+" ")
 }
 
 // node is a position in an object.
@@ -160,11 +228,18 @@ func (f *finder) walk(v any, n node) error {
 }
 
 func (f *finder) mapping(m map[string]any, n node) error {
+	if !f.crd || n.inside {
+		f.compose(m, n)
+	}
 	for _, key := range slices.Sorted(maps.Keys(m)) {
-		if err := f.certain(key, m[key], n.child(key)); err != nil {
+		child := n.child(key)
+		if name, ok := m["name"].(string); ok && key == "value" {
+			child.key = name // an environment variable, or something like one
+		}
+		if err := f.certain(key, m[key], child); err != nil {
 			return err
 		}
-		if err := f.walk(m[key], n.child(key)); err != nil {
+		if err := f.walk(m[key], child); err != nil {
 			return err
 		}
 	}
@@ -196,6 +271,7 @@ func (f *finder) certain(key string, v any, n node) error {
 		}
 		at := n.item(i)
 		at.path += "." + name
+		f.used[at.path] = true
 		inPod := f.podSpec != "" && n.nested == 0 && n.path == f.podSpec+"."+key
 		if err := f.image(ref, at, inPod); err != nil {
 			return err
@@ -210,9 +286,9 @@ func (f *finder) image(ref string, n node, inPod bool) error {
 	name, err := bundle.CanonicalReference(ref)
 	switch {
 	case err == nil && inPod:
-		f.add(name, bundle.TierRequired, n)
+		f.add(name, bundle.TierRequired, n, ShapePod, "")
 	case err == nil:
-		f.add(name, bundle.TierRuntime, n)
+		f.add(name, bundle.TierRuntime, n, ShapeContainer, "")
 	case inPod:
 		return fmt.Errorf("%s: %w", n.path, err)
 	}
@@ -243,23 +319,56 @@ func (f *finder) text(s string, n node) error {
 		}
 		return nil
 	}
-	if n.key == "image" && strings.ContainsAny(s, "/:@") {
-		return f.image(s, n, false)
+	f.composeText(s, n)
+	if f.used[n.path] || f.field(s, n) {
+		return nil
 	}
 	for _, ref := range references(s) {
-		f.add(ref, bundle.TierRuntime, n)
+		f.add(ref, bundle.TierRuntime, n, ShapeText, "")
 	}
 	return nil
 }
 
-func (f *finder) add(ref, tier string, n node) {
+// imageKey is the name of a field or variable that holds an image.
+var imageKey = regexp.MustCompile(`(?i)(^|[a-z_.-])image$`)
+
+// field takes the value of a field that is called image, as far as it is a name. A name
+// without tag and host is taken for an image only where the field is called just so: a
+// background image is another thing.
+func (f *finder) field(s string, n node) bool {
+	if !imageKey.MatchString(n.key) {
+		return false
+	}
+	name, err := bundle.CanonicalReference(s)
+	if err != nil {
+		return false // a template, a URL, a sentence
+	}
+	host, _, hosted := strings.Cut(s, "/")
+	switch {
+	case n.key == "image" && strings.ContainsAny(s, "/:@"), hosted && strings.ContainsAny(host, ".:"), len(references(s)) > 0:
+		f.add(name, bundle.TierRuntime, n, ShapeField, "")
+	default:
+		f.doubt(s, n, "")
+	}
+	return true
+}
+
+func (f *finder) place(n node, shape, rule string) Place {
+	return Place{Component: f.component, Object: f.name, Field: f.list + strings.TrimSuffix(n.path, " > "), Shape: shape, Rule: rule}
+}
+
+func (f *finder) doubt(text string, n node, rule string) {
+	f.doubts = append(f.doubts, Doubt{Text: text, Place: f.place(n, ShapeField, rule)})
+}
+
+func (f *finder) add(ref, tier string, n node, shape, rule string) {
 	p := f.found[ref]
 	if p == nil {
-		p = &place{tier: tier, where: map[string]bool{}}
+		p = &found{tier: tier, where: map[Place]bool{}}
 		f.found[ref] = p
 	}
 	if tier == bundle.TierRequired {
 		p.tier = tier
 	}
-	p.where[f.label+" "+n.path] = true
+	p.where[f.place(n, shape, rule)] = true
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,8 @@ import (
 
 const digest = "@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
+var source = regexp.MustCompile(`^f\.yaml(, document \d+)?: `)
+
 // found gives reference, tier and places of all images in a stream, one a line.
 func found(t *testing.T, stream string) []string {
 	t.Helper()
@@ -20,15 +23,18 @@ func found(t *testing.T, stream string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	images, err := manifest.Images(objs, nil)
+	found, err := manifest.Images(objs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var lines []string
-	for _, im := range images {
+	for _, im := range found.Images {
 		for _, w := range im.Where {
-			lines = append(lines, fmt.Sprintf("%s %s %s", im.Reference, im.Tier, strings.TrimPrefix(w, "f.yaml: ")))
+			lines = append(lines, fmt.Sprintf("%s %s %s", im.Reference, im.Tier, source.ReplaceAllString(w.String(), "")))
 		}
+	}
+	for _, d := range found.Doubts {
+		lines = append(lines, fmt.Sprintf("doubt %q %s", d.Text, source.ReplaceAllString(d.Place.String(), "")))
 	}
 	return lines
 }
@@ -63,7 +69,7 @@ items:
 - apiVersion: batch/v1
   kind: CronJobList
   items: [{metadata: {name: j}, spec: {jobTemplate: {spec: {template: {spec: {containers: [{image: "a/b:1"}]}}}}}}]
-`, []string{"docker.io/a/b:1 required CronJob j spec.jobTemplate.spec.template.spec.containers[0].image"}},
+`, []string{"docker.io/a/b:1 required CronJob j items[0].items[0].spec.jobTemplate.spec.template.spec.containers[0].image"}},
 		{"custom resource", `
 apiVersion: x.dev/v1
 kind: Runtime
@@ -100,6 +106,85 @@ data:
 				"docker.io/a/open:1 runtime Secret s stringData.k",
 				"docker.io/a/secret:1 runtime Secret s data.k > image",
 			}},
+		{"fields and variables that are called image", `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: c}
+data:
+  cacheImage: ghcr.io/a/untagged
+  backgroundImage: assets/sky
+  podspec-volumes-image: disabled
+  viewer.yaml: |
+    image: $VIEWER_IMAGE
+    sidecarImage: a/sidecar:1
+  injector: |
+    {{- if .Values.x }}
+        image: busybox:1.28
+        "image": 'redis:7',
+        image: {{ .Values.image }}
+        notimage: host:80
+    {{- end }}
+env: [{name: APP_IMAGE, value: reg.example/a/app}, {name: OTHER, value: reg.example/a/other}]
+`, []string{
+			`docker.io/a/sidecar:1 runtime ConfigMap c data["viewer.yaml"] > sidecarImage`,
+			`docker.io/library/busybox:1.28 runtime ConfigMap c data.injector`,
+			`docker.io/library/redis:7 runtime ConfigMap c data.injector`,
+			`ghcr.io/a/untagged:latest runtime ConfigMap c data.cacheImage`,
+			`reg.example/a/app:latest runtime ConfigMap c env[0].value`,
+			`doubt "assets/sky" ConfigMap c data.backgroundImage`,
+			`doubt "disabled" ConfigMap c data.podspec-volumes-image`,
+		}},
+		{"composed", `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio-sidecar-injector, namespace: istio-system}
+data: {values: '{"global": {"hub": "gcr.io/istio-release", "tag": "1.29.0", "variant": "distroless", "proxy": {"image": "proxyv2"}}}'}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: inferenceservice-config}
+data: {explainers: '{"art": {"image": "kserve/art-explainer", "defaultImageVersion": "v0.16"}}'}
+---
+apiVersion: x.dev/v1
+kind: Operator
+metadata: {name: o}
+spec:
+  image: {repository: a/operator, tag: v1, registry: reg.example}
+  numbered: {repository: a/numbered, tag: 7}
+  float: {repository: a/float, tag: 1.10}
+  git: {repository: "https://git.example/a/b", tag: v1}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: kubeflow-pipelines-profile-controller-code-abc, namespace: kubeflow}
+data: {sync.py: 'image = os.environ.get("FRONTEND_IMAGE", "ghcr.io/kubeflow/kfp-frontend")'}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: pipeline-install-config, namespace: kubeflow}
+data: {appVersion: 2.16.0}
+`, []string{
+			`docker.io/a/numbered:7 runtime Operator o spec.numbered (repository and tag)`,
+			`docker.io/kserve/art-explainer:v0.16 runtime ConfigMap inferenceservice-config data.explainers > art (name and version)`,
+			`gcr.io/istio-release/proxyv2:1.29.0-distroless runtime ConfigMap istio-system/istio-sidecar-injector data.values (Istio's sidecar)`,
+			`ghcr.io/kubeflow/kfp-frontend:2.16.0 runtime ConfigMap kubeflow/kubeflow-pipelines-profile-controller-code-abc data["sync.py"] (KFP's artifact proxy)`,
+			`reg.example/a/operator:v1 runtime Operator o spec.image (repository and tag)`,
+		}},
+		{"rule that no longer fits", `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio-sidecar-injector, namespace: istio-system}
+data: {values: '{"global": {"hub": "gcr.io/istio-release", "proxy": {"image": "proxyv2"}}}'}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: kubeflow-pipelines-profile-controller-code-abc, namespace: kubeflow}
+data: {sync.py: 'print("rewritten")'}
+`, []string{
+			`doubt "proxyv2" ConfigMap istio-system/istio-sidecar-injector data.values > global.proxy.image`,
+			`doubt "{global.hub}/{global.proxy.image}:{global.tag}[-{global.variant}] (no global.tag)" ConfigMap istio-system/istio-sidecar-injector data.values (Istio's sidecar)`,
+			`doubt "\"FRONTEND_IMAGE\",\\s*\"(?P<image>[^\"]+)\"" ConfigMap kubeflow/kubeflow-pipelines-profile-controller-code-abc data["sync.py"] (KFP's artifact proxy)`,
+		}},
 		{"definition: only defaults", `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -112,6 +197,7 @@ spec:
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := found(t, tc.yaml)
+			slices.Sort(got)
 			if slices.Sort(tc.want); !slices.Equal(got, tc.want) {
 				t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(tc.want, "\n"))
 			}
@@ -153,12 +239,12 @@ func TestImagesInText(t *testing.T) {
 		"xn--e1afmkfd.example/a/b:1 and d.e/f:g ": "xn--e1afmkfd.example/a/b:1 d.e/f:g",
 	} {
 		objs := []manifest.Object{{Source: "x", Value: map[string]any{"kind": "X", "text": text}}}
-		images, err := manifest.Images(objs, nil)
+		found, err := manifest.Images(objs)
 		if err != nil {
-			t.Errorf("%q: %v", text, err)
+			t.Fatalf("%q: %v", text, err)
 		}
 		var got []string
-		for _, im := range images {
+		for _, im := range found.Images {
 			got = append(got, im.Reference)
 		}
 		wanted := strings.Fields(want)
@@ -169,23 +255,12 @@ func TestImagesInText(t *testing.T) {
 	}
 }
 
-func TestImagesWaived(t *testing.T) {
-	objs, err := manifest.Parse("f", []byte("kind: X\na: a/b:1\nb: a/c:1\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	images, err := manifest.Images(objs, []string{"docker.io/a/b:1"})
-	if err != nil || len(images) != 1 || images[0].Reference != "docker.io/a/c:1" {
-		t.Errorf("got %v, %v", images, err)
-	}
-}
-
 func TestImagesBadPodImage(t *testing.T) {
 	objs, err := manifest.Parse("f.yaml", []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{image: team/App:1}]}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = manifest.Images(objs, nil)
+	_, err = manifest.Images(objs)
 	for _, part := range []string{"f.yaml", "Pod p", "spec.containers[0].image", "team/App:1", "lowercase"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("got %v, want an error with %q", err, part)

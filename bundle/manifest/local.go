@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"path"
@@ -30,13 +31,14 @@ var pathKeys = []string{"path", "paths", "files", "envs", "env"}
 // checkLocal walks the kustomization in dir and all that it includes, and makes
 // sure that every path is there. Kustomize itself would try to fetch what is not.
 func checkLocal(mem filesys.FileSystem, dir string) error {
-	c := localChecker{mem: mem, seen: map[string]bool{}}
+	c := localChecker{mem: mem, inTree: !path.IsAbs(dir), seen: map[string]bool{}}
 	return c.folder(path.Join("/", dir))
 }
 
 type localChecker struct {
-	mem  filesys.FileSystem
-	seen map[string]bool
+	mem    filesys.FileSystem
+	inTree bool // paths start at a tree's root, not at that of the disk
+	seen   map[string]bool
 }
 
 func (c *localChecker) folder(dir string) error {
@@ -50,24 +52,24 @@ func (c *localChecker) folder(dir string) error {
 			return c.kustomization(file, data)
 		}
 	}
-	return fmt.Errorf("folder %s has no kustomization.yaml", show(dir))
+	return fmt.Errorf("folder %s has no kustomization.yaml", c.show(dir))
 }
 
 func (c *localChecker) kustomization(file string, data []byte) error {
 	var k map[string]any
 	if err := yaml.Unmarshal(data, &k); err != nil {
-		return fmt.Errorf("parsing %s: %w", show(file), err)
+		return fmt.Errorf("parsing %s: %w", c.show(file), err)
 	}
 	for _, field := range pathFields {
 		list, _ := k[field].([]any)
 		for _, v := range list {
-			if err := c.entry(file, field, v); err != nil {
+			if err := c.entry(file, data, field, v); err != nil {
 				return err
 			}
 		}
 	}
 	for _, field := range entryFields {
-		if err := refuseRemote(file, field, k[field]); err != nil {
+		if err := c.refuseRemote(file, data, field, k[field]); err != nil {
 			return err
 		}
 	}
@@ -75,7 +77,7 @@ func (c *localChecker) kustomization(file string, data []byte) error {
 }
 
 // entry checks one item of a path field: a file, a folder, or YAML written in place.
-func (c *localChecker) entry(file, field string, v any) error {
+func (c *localChecker) entry(file string, data []byte, field string, v any) error {
 	p, ok := v.(string)
 	if !ok {
 		return nil
@@ -85,15 +87,15 @@ func (c *localChecker) entry(file, field string, v any) error {
 		if !plugin {
 			return nil
 		}
-		return checkPlugin(file, []byte(p))
+		return c.checkPlugin(file, []byte(p))
 	}
 	if remote.MatchString(p) {
-		return remoteError(file, field, p)
+		return c.remoteError(file, data, field, p)
 	}
 	target := path.Join(path.Dir(file), p)
 	switch {
 	case !c.mem.Exists(target):
-		return fmt.Errorf("%s: %s: %q is not in the tree", show(file), field, p)
+		return fmt.Errorf("%s: %s: %q is not in the tree", c.show(file), field, p)
 	case c.mem.IsDir(target):
 		return c.folder(target)
 	case plugin:
@@ -101,19 +103,19 @@ func (c *localChecker) entry(file, field string, v any) error {
 		if err != nil {
 			return err
 		}
-		return checkPlugin(target, data)
+		return c.checkPlugin(target, data)
 	}
 	return nil
 }
 
 // checkPlugin checks what configures a generator or transformer: it may name files too.
-func checkPlugin(file string, data []byte) error {
+func (c *localChecker) checkPlugin(file string, data []byte) error {
 	docs, err := decode(data)
 	if err != nil {
-		return fmt.Errorf("parsing %s: %w", show(file), err)
+		return fmt.Errorf("parsing %s: %w", c.show(file), err)
 	}
 	for _, doc := range docs {
-		if err := refuseRemote(file, fmt.Sprint(doc["kind"]), doc); err != nil {
+		if err := c.refuseRemote(file, data, fmt.Sprint(doc["kind"]), doc); err != nil {
 			return err
 		}
 	}
@@ -122,17 +124,17 @@ func checkPlugin(file string, data []byte) error {
 
 // refuseRemote looks at every path in a value, however deep. Whether a local one
 // is there kustomize says itself.
-func refuseRemote(file, field string, v any) error {
+func (c *localChecker) refuseRemote(file string, data []byte, field string, v any) error {
 	switch v := v.(type) {
 	case []any:
 		for _, item := range v {
-			if err := refuseRemote(file, field, item); err != nil {
+			if err := c.refuseRemote(file, data, field, item); err != nil {
 				return err
 			}
 		}
 	case map[string]any:
 		for _, key := range slices.Sorted(maps.Keys(v)) {
-			if err := refuseRemote(file, field+"."+key, v[key]); err != nil {
+			if err := c.refuseRemote(file, data, field+"."+key, v[key]); err != nil {
 				return err
 			}
 		}
@@ -140,15 +142,30 @@ func refuseRemote(file, field string, v any) error {
 		key := field[strings.LastIndex(field, ".")+1:]
 		_, after, _ := strings.Cut(v, "=") // key=path
 		if slices.Contains(pathKeys, key) && (remote.MatchString(v) || remote.MatchString(after)) {
-			return remoteError(file, field, v)
+			return c.remoteError(file, data, field, v)
 		}
 	}
 	return nil
 }
 
-func remoteError(file, field, p string) error {
-	return fmt.Errorf("%s: %s: %q is remote; rendering fetches nothing, so put it into the tree", show(file), field, p)
+func (c *localChecker) remoteError(file string, data []byte, field, p string) error {
+	return fmt.Errorf("%s:%d: %s: %q is remote; rendering fetches nothing, so put it into the tree", c.show(file), lineOf(data, p), field, p)
 }
 
-// show gives a path of the tree as its owner knows it.
-func show(p string) string { return strings.TrimPrefix(p, "/") }
+// lineOf gives the line of a file on which a string stands; 1 if it is not found, as one
+// that is written with escapes.
+func lineOf(data []byte, s string) int {
+	before, _, found := bytes.Cut(data, []byte(s))
+	if !found {
+		return 1
+	}
+	return bytes.Count(before, []byte("\n")) + 1
+}
+
+// show gives a path as its owner knows it.
+func (c *localChecker) show(p string) string {
+	if c.inTree {
+		return strings.TrimPrefix(p, "/")
+	}
+	return p
+}

@@ -11,9 +11,9 @@ import (
 )
 
 // Plan renders a stack: its phases as the node installs them, and the images that
-// they need. The same stack gives the same plan, byte by byte. An object that is
-// in the stack twice is an error, as is a waiver that nothing needs.
-func Plan(s *stack.Stack) (*bundle.Plan, []Image, error) {
+// they need, without what the stack waives. The same stack gives the same plan, byte by
+// byte. An object that is in the stack twice is an error, as is a waiver that nothing needs.
+func Plan(s *stack.Stack) (*bundle.Plan, *Findings, error) {
 	mem, err := load(s.FS)
 	if err != nil {
 		return nil, nil, fmt.Errorf("planning stack %q: %w", s.Name, err)
@@ -44,15 +44,14 @@ func Plan(s *stack.Stack) (*bundle.Plan, []Image, error) {
 		plan.Phases = append(plan.Phases, bundle.Phase{Name: p.Name, Manifest: text, Timeout: p.Timeout})
 		all = append(all, objs...)
 	}
-	var waive []string
-	for _, w := range s.Waivers {
-		waive = append(waive, w.Image)
-	}
-	images, err := Images(all, waive)
+	found, err := Images(all)
 	if err != nil {
 		return nil, nil, fmt.Errorf("planning stack %q: %w", s.Name, err)
 	}
-	return &plan, images, nil
+	if err := found.waive(s.Waivers); err != nil {
+		return nil, nil, fmt.Errorf("planning stack %q: %w", s.Name, err)
+	}
+	return &plan, found, nil
 }
 
 // id tells an object apart: apiVersion, kind, namespace and name.

@@ -2,6 +2,7 @@ package manifest_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func TestPlanLab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, images, err := manifest.Plan(s)
+	plan, found, err := manifest.Plan(s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,6 +35,10 @@ func TestPlanLab(t *testing.T) {
 	}
 
 	got := map[string]string{}
+	images := found.Images
+	if len(found.Doubts) > 0 {
+		t.Errorf("doubts: %v", found.Doubts)
+	}
 	for _, im := range images {
 		name, _, _ := strings.Cut(im.Reference, "@")
 		got[name] = im.Tier
@@ -57,7 +62,7 @@ func TestPlanLab(t *testing.T) {
 		t.Errorf("image %s is not expected", name)
 	}
 	i := slices.IndexFunc(images, func(im manifest.Image) bool { return strings.Contains(im.Reference, "hello-lab") })
-	if where := strings.Join(images[i].Where, "\n"); !strings.Contains(where, `launcher: ConfigMap atoll-lab/launcher-`) ||
+	if where := fmt.Sprint(images[i].Where); !strings.Contains(where, `launcher: ConfigMap atoll-lab/launcher-`) ||
 		!strings.Contains(where, `data["runtime.yaml"] > job.image`) {
 		t.Errorf("hello-lab was found at %s", where)
 	}

@@ -24,6 +24,8 @@ const (
 type Object struct {
 	// Source is where it comes from: the folder of a kustomization, or a file.
 	Source string
+	// Path is where it stands in a list, like "items[0].", or empty.
+	Path string
 	// Value is the object as JSON would decode it.
 	Value map[string]any
 }
@@ -86,7 +88,7 @@ func load(fsys fs.FS) (filesys.FileSystem, error) {
 		if err := checkAliases(data); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		return mem.WriteFile(path.Join("/", name), data)
+		return mem.WriteFile(path.Join("/", name), untype(name, data))
 	})
 	if err != nil {
 		return nil, err

@@ -17,6 +17,10 @@ var candidate = regexp.MustCompile(
 	`(?:[a-z0-9][a-z0-9._-]*(?::[0-9]+)?/)?(?:[a-z0-9][a-z0-9._-]*/)*[a-z0-9][a-z0-9._-]*` + // host, path
 		`(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?`) // tag, digest
 
+// imageLine is a line that names an image by a name and a tag alone, in a text that is no
+// YAML, like a template of some. Elsewhere in a text that is a host and a port, or an action.
+var imageLine = regexp.MustCompile(`(?m)^[\s-]*"?image"?:[ \t]*["']?([a-z0-9][a-z0-9._-]*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})["']?,?\s*$`)
+
 // letter tells a repository from a date or a ratio.
 var letter = regexp.MustCompile(`[a-z]`)
 
@@ -47,6 +51,11 @@ func references(s string) []string {
 			continue
 		}
 		if name, err := bundle.CanonicalReference(word); err == nil {
+			refs = append(refs, name)
+		}
+	}
+	for _, line := range imageLine.FindAllStringSubmatch(s, -1) {
+		if name, err := bundle.CanonicalReference(line[1]); err == nil {
 			refs = append(refs, name)
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -61,9 +62,20 @@ func runLock(ctx context.Context, e *env, o lockOptions) error {
 
 // resolve makes the lock.
 func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) error {
-	wanted := make([]images.Wanted, 0, len(p.images)+len(p.def.Images))
-	for _, i := range p.images {
-		wanted = append(wanted, images.Wanted{Reference: i.Reference, Tier: i.Tier, Where: i.Where})
+	var errs []error
+	for _, d := range p.found.Doubts {
+		errs = append(errs, errors.New(d.String()))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return withHint(err, "waive it in the stack, or write a rule for it")
+	}
+	wanted := make([]images.Wanted, 0, len(p.found.Images)+len(p.def.Images))
+	for _, i := range p.found.Images {
+		w := images.Wanted{Reference: i.Reference, Tier: i.Tier}
+		for _, place := range i.Where {
+			w.Where = append(w.Where, place.String())
+		}
+		wanted = append(wanted, w)
 	}
 	for n, ref := range p.def.Images {
 		wanted = append(wanted, images.Wanted{Reference: ref, Tier: bundle.TierRuntime, Where: []string{fmt.Sprintf("definition: images[%d]", n)}})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -35,6 +36,8 @@ that installs all of it on its first boot with no network at all.
 		PersistentPreRun: func(*cobra.Command, []string) {
 			if verbose {
 				e.level.Set(slog.LevelDebug)
+			} else {
+				silenceLibraries()
 			}
 		},
 	}
@@ -56,6 +59,16 @@ that installs all of it on its first boot with no network at all.
 		cmd.AddCommand(c)
 	}
 	return cmd
+}
+
+// silenceLibraries drops what libraries print by themselves: kustomize tells of each old
+// field in someone else's manifests, which no user of ours can mend. Our own text is written
+// through env.
+func silenceLibraries() {
+	if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
+		os.Stderr = null
+		log.SetOutput(null)
+	}
 }
 
 // args makes a wrong number of arguments a usage error.
@@ -95,7 +108,7 @@ type project struct {
 	out      string // build/
 	cache    string
 	planJSON []byte // the stack's rendered plan
-	images   []manifest.Image
+	found    *manifest.Findings
 }
 
 // load reads the definition and renders its stack. It needs no network.
@@ -126,11 +139,11 @@ func (p *project) render() error {
 	if err != nil {
 		return err
 	}
-	plan, images, err := manifest.Plan(s)
+	plan, found, err := manifest.Plan(s)
 	if err != nil {
 		return err
 	}
-	p.images = images
+	p.found = found
 	p.planJSON, err = plan.Encode()
 	return err
 }

@@ -1,0 +1,90 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+// Read gives the objects of manifests on disk: of a file with YAML or JSON, of a
+// kustomization (its folder), or of every .yaml, .yml and .json file below a folder. A
+// document of a folder that is no Kubernetes object, like Helm's values, is given as it is.
+func Read(name string) ([]Object, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	}
+	if !info.IsDir() {
+		return readManifest(os.DirFS(filepath.Dir(name)), filepath.Base(name), false)
+	}
+	for _, k := range konfig.RecognizedKustomizationFileNames() {
+		if _, err := os.Stat(filepath.Join(name, k)); err == nil {
+			abs, err := filepath.Abs(name)
+			if err != nil {
+				return nil, fmt.Errorf("reading manifests: %w", err)
+			}
+			objs, err := render(&boundedFS{FileSystem: filesys.MakeFsOnDisk()}, abs)
+			for i := range objs {
+				objs[i].Source = name
+			}
+			return objs, err
+		}
+	}
+	return readFolder(os.DirFS(name))
+}
+
+func readFolder(fsys fs.FS) ([]Object, error) {
+	var objs []Object
+	var files int
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !isManifest(name) {
+			return err
+		}
+		if files++; files > maxFiles {
+			return fmt.Errorf("reading manifests: more than %d files", maxFiles)
+		}
+		o, err := readManifest(fsys, name, true)
+		objs = append(objs, o...)
+		return err
+	})
+	return objs, err
+}
+
+func isManifest(name string) bool {
+	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
+}
+
+func readManifest(fsys fs.FS, name string, any bool) ([]Object, error) {
+	data, err := readFile(fsys, name)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	}
+	return parse(name, data, any)
+}
+
+// boundedFS reads files from disk as far as they are reasonable.
+type boundedFS struct {
+	filesys.FileSystem
+	read int64
+}
+
+func (b *boundedFS) ReadFile(name string) ([]byte, error) {
+	data, err := readFile(os.DirFS(filepath.Dir(name)), filepath.Base(name))
+	if err != nil {
+		return nil, err
+	}
+	// A kustomization that is used often is read often, so this is more than a tree has.
+	if b.read += int64(len(data)); b.read > 10*maxTree {
+		return nil, errors.New("files have too many bytes")
+	}
+	if err := checkAliases(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return untype(name, data), nil
+}

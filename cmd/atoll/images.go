@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -27,11 +28,15 @@ names one. With --manifests it reads any other manifests instead. It uses no net
 What looks like an image but cannot be told is reported to stderr.
 ` + exitStatus,
 		Args: args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error { return runImages(e, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.manifests != "" && cmd.Flags().Changed("file") {
+				return usageError{withHint(errors.New("--file and --manifests exclude each other"), "%s --help", cmd.CommandPath())}
+			}
+			return runImages(e, o)
+		},
 	}
 	o.addFlags(cmd.Flags())
 	cmd.Flags().StringVar(&o.manifests, "manifests", "", "file, folder or kustomization to search instead of a definition's stack")
-	cmd.MarkFlagsMutuallyExclusive("manifests", "file")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print a JSON list of objects with reference, tier and where")
 	return cmd
 }

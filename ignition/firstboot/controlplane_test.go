@@ -87,9 +87,9 @@ func startControlPlane(t *testing.T) *controlPlane {
 clusters: [{name: x, cluster: {server: %q, insecure-skip-tls-verify: true}}],
 users: [{name: x, user: {token: secret}}], contexts: [{name: x, context: {cluster: x, user: x}}]}`, address))
 
-	start(t, dir, "etcd", filepath.Join(dir, "etcd"), tls)
-	start(t, dir, "kube-apiserver", "--etcd-servers=https://127.0.0.1:2379", "--etcd-cafile="+tls+"/server-ca.crt",
-		"--etcd-certfile="+tls+"/server-client.crt", "--etcd-keyfile="+tls+"/server-client.key",
+	socket := filepath.Join(dir, "etcd.sock")
+	start(t, dir, "etcd", filepath.Join(dir, "etcd"), socket)
+	start(t, dir, "kube-apiserver", "--etcd-servers=unix://"+socket,
 		"--cert-dir="+filepath.Join(dir, "apiserver"), "--bind-address=127.0.0.1", "--advertise-address="+nodeAddress, "--secure-port="+strconv.Itoa(port),
 		"--token-auth-file="+filepath.Join(dir, "tokens"), "--authorization-mode=RBAC", "--service-cluster-ip-range=10.43.0.0/16",
 		"--kubelet-client-certificate="+tls+"/server-client.crt", "--kubelet-client-key="+tls+"/server-client.key",
@@ -215,7 +215,7 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// newCerts makes what etcd wants: a CA, and one certificate for server and client.
+// newCerts makes what the API server wants: a CA, and one certificate for server and client.
 func newCerts(t *testing.T, dir string) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

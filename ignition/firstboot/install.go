@@ -20,6 +20,7 @@ import (
 
 const (
 	// installedPath records what is installed, on the data partition with what it tells of.
+	// Until it is there the node starts over at each boot.
 	installedPath = "/var/lib/rancher/atoll/installed.json"
 	// k3sTimeout bounds the start of k3s. A slow machine without KVM takes two minutes.
 	k3sTimeout = 15 * time.Minute
@@ -87,6 +88,10 @@ func isInstalled(path string, want installed) bool {
 
 func writeInstalled(path string, record installed) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	// With this record the node never starts over, so all that it stands for comes first.
+	if err := flush(filepath.Dir(path)); err != nil {
 		return err
 	}
 	return bundle.WriteFile(path, func(f *os.File) error { return json.NewEncoder(f).Encode(record) })

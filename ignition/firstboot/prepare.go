@@ -109,12 +109,15 @@ func (p *preparer) run() error {
 	if err := p.setClock(); err != nil {
 		return err
 	}
+	if err := p.startOver(); err != nil {
+		return err
+	}
 	for _, dir := range []string{filepath.Dir(k3sBinary), k3sImages, filepath.Dir(nodeConfig)} {
 		if err := os.MkdirAll(p.path(dir), 0o755); err != nil {
 			return err
 		}
 	}
-	return errors.Join(p.writeNodeName(), p.writeRegistries(), p.checkDisk(lock), p.placeRelease())
+	return errors.Join(p.writeNodeName(), p.writeRegistries(), p.writeContainerdConfig(), p.checkDisk(lock), p.placeRelease())
 }
 
 // checkDisk says before anything is installed that the disk is too small for it, and

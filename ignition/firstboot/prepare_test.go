@@ -161,6 +161,7 @@ func TestPrepareAgain(t *testing.T) {
 		}
 	}
 	prepare()
+	put(t, root, installedPath, "{}") // the stack was ready
 	before := tree(t, root)
 	old, err := os.Stat(filepath.Join(root, k3sBinary))
 	if err != nil {

@@ -19,14 +19,15 @@ const etcdSocket = "/run/k3s/etcd.sock"
 // runEtcd runs etcd for one API server. Timeouts are long, for disks and processors that are slow or
 // emulated: with a single member an election costs nothing but is never of use.
 func runEtcd(args []string) error {
-	if len(args) != 1 {
-		return fmt.Errorf("usage: etcd DATA-DIR")
+	if len(args) != 2 {
+		return fmt.Errorf("usage: etcd DATA-DIR SOCKET")
 	}
+	socket := args[1]
 	// A socket that a killed run left; its folder is root's alone.
-	if err := errors.Join(os.MkdirAll(filepath.Dir(etcdSocket), 0o700), os.RemoveAll(etcdSocket)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(socket), 0o700), os.RemoveAll(socket)); err != nil {
 		return err
 	}
-	client := url.URL{Scheme: "unix", Path: etcdSocket}
+	client := url.URL{Scheme: "unix", Path: socket}
 	peer := url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
 	cfg := embed.NewConfig()
 	cfg.Name = "default"

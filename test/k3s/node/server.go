@@ -85,7 +85,7 @@ func (s *server) start(ctx context.Context, cancel context.CancelCauseFunc) erro
 	if err := os.MkdirAll(data+"/server/db", 0o700); err != nil {
 		return err
 	}
-	if err := s.child("etcd", data+"/server/db/etcd"); err != nil {
+	if err := s.child("etcd", data+"/server/db/etcd", etcdSocket); err != nil {
 		return err
 	}
 	if err := s.child("containerd", "--config", agentDir+"/etc/containerd/config.toml", "--log-level", "warn"); err != nil {

@@ -69,7 +69,7 @@ func TestLab(t *testing.T) {
 	overlay, console := filepath.Join(dir, "overlay.qcow2"), filepath.Join(dir, "console.log")
 	// The plug is pulled while Ignition writes and while k3s starts, or thereabouts: a power
 	// cut is harmless at any point.
-	for _, after := range []string{"20s", "60s"} {
+	for _, after := range []string{"20s", "80s"} {
 		out, err := command(atoll, "boot", image, "--overlay", overlay, "--timeout", after).CombinedOutput()
 		if err != nil && !strings.Contains(string(out), "stack was not ready in") {
 			t.Fatalf("boot that is cut off after %s: %v\n%s", after, err, out)

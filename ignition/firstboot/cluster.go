@@ -1,6 +1,7 @@
 package firstboot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -44,12 +45,17 @@ func connect(ctx context.Context, kubeconfig string, opts Options) (*cluster, er
 		return nil, err
 	}
 	c := &cluster{opts: opts, bootID: strings.TrimSpace(string(id))}
+	var dialled []byte
 	err = c.retry(ctx, phaseK3s, func() error {
-		if c.client == nil {
-			if err := c.dial(kubeconfig); err != nil {
-				return fmt.Errorf("%s%w", unitState(ctx), err)
-			}
+		// K3s writes it anew where certificates change, so one of an earlier boot may lie there.
+		data, err := os.ReadFile(kubeconfig)
+		if err == nil && !bytes.Equal(data, dialled) {
+			err = c.dial(data)
 		}
+		if err != nil {
+			return fmt.Errorf("%s%w", unitState(ctx), err)
+		}
+		dialled = data
 		return c.nodeReady(ctx)
 	})
 	if err != nil && ctx.Err() != nil {
@@ -77,8 +83,9 @@ func k3sLog() []string {
 	return tail(string(out), maxLogLines)
 }
 
-func (c *cluster) dial(kubeconfig string) error {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+// dial makes the clients that a kubeconfig describes.
+func (c *cluster) dial(kubeconfig []byte) error {
+	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
 	if err != nil {
 		return err
 	}

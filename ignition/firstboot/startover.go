@@ -30,6 +30,7 @@ func (p *preparer) startOver() error {
 		removeBut(p.path(k3sData), "agent"),
 		removeBut(p.path(k3sData+"/agent"), "images"),
 		os.RemoveAll(p.path(k3sImages+"/.cache.json")),
+		os.RemoveAll(p.path(k3sConfig+"/k3s.yaml")), // for a cluster that is no more
 		os.RemoveAll(p.path("var/lib/kubelet")),
 		os.RemoveAll(p.path("var/lib/cni")))
 }

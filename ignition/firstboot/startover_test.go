@@ -20,7 +20,7 @@ func TestStartOver(t *testing.T) {
 	want := prepare()
 	left := []string{
 		k3sContainerd + "/io.containerd.metadata.v1.bolt/meta.db", k3sData + "/data/1/bin/runc", k3sData + "/server/db/etcd/wal",
-		"var/lib/kubelet/pods/1/x", "var/lib/cni/networks/cbr0/10.42.0.1",
+		"var/lib/kubelet/pods/1/x", k3sConfig + "/k3s.yaml", "var/lib/cni/networks/cbr0/10.42.0.1",
 	}
 	for _, name := range left {
 		put(t, root, name, "")

@@ -29,7 +29,7 @@ func parse(name string, data []byte, any bool) ([]Object, error) {
 	if len(data) > maxFile {
 		return nil, fmt.Errorf("parsing %s: has more than %d MiB", name, maxFile>>20)
 	}
-	docs, err := decode(data)
+	docs, err := decode(data, any)
 	if err != nil {
 		return nil, fmt.Errorf("parsing %s: %w", name, err)
 	}
@@ -100,15 +100,16 @@ func untype(name string, data []byte) []byte {
 	return []byte(text)
 }
 
-// decode reads every document that is a mapping. A document of another type is an error.
-func decode(data []byte) ([]map[string]any, error) {
+// decode reads every document that is a mapping. A document of another type, like a JSON
+// patch, is an error, or is given under an empty key if all are wanted.
+func decode(data []byte, all bool) ([]map[string]any, error) {
 	if err := checkAliases(data); err != nil {
 		return nil, err
 	}
 	var docs []map[string]any
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	for {
-		var doc map[string]any
+		var doc yaml.Node
 		err := dec.Decode(&doc)
 		if errors.Is(err, io.EOF) {
 			return docs, nil
@@ -116,8 +117,19 @@ func decode(data []byte) ([]map[string]any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if doc != nil {
-			docs = append(docs, doc)
+		if doc.IsZero() {
+			continue
+		}
+		var value map[string]any
+		if err := doc.Decode(&value); err != nil {
+			var other any
+			if !all || doc.Decode(&other) != nil {
+				return nil, err
+			}
+			value = map[string]any{"": other}
+		}
+		if value != nil {
+			docs = append(docs, value)
 		}
 	}
 }

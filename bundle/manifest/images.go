@@ -39,7 +39,7 @@ type Place struct {
 }
 
 func (p Place) String() string {
-	s := p.Component + ": " + p.Object + " " + p.Field
+	s := p.Component + ": " + strings.TrimSpace(p.Object+" "+p.Field)
 	if p.Rule != "" {
 		s += " (" + p.Rule + ")"
 	}
@@ -88,7 +88,7 @@ func (f *Findings) waive(waivers []stack.Waiver) error {
 // Images finds every image that the objects name: in pod specs, and wherever else a
 // string holds a reference, be it an argument, an environment variable, a custom
 // resource, or YAML or JSON inside a string; and those that rules compose. What it cannot
-// tell is a [Doubt]. A pod's image that is no reference is an error.
+// tell is a [Doubt], as is a pod's image that is no reference.
 func Images(objs []Object) (*Findings, error) {
 	f := finder{objects: objs, found: map[string]*found{}, budget: 5 * maxNodes}
 	var errs []error
@@ -162,10 +162,10 @@ func (f *finder) object(o Object) error {
 	return f.walk(o.Value, node{})
 }
 
-// name is kind, namespace and name.
+// name is kind, namespace and name; empty for what is no Kubernetes object.
 func (o Object) name() string {
 	api, _ := o.Value["apiVersion"].(string)
-	return strings.TrimPrefix(o.id(), api+" ")
+	return strings.TrimSpace(strings.TrimPrefix(o.id(), api+" "))
 }
 
 // node is a position in an object.
@@ -236,9 +236,7 @@ func (f *finder) mapping(m map[string]any, n node) error {
 		if name, ok := m["name"].(string); ok && key == "value" {
 			child.key = name // an environment variable, or something like one
 		}
-		if err := f.certain(key, m[key], child); err != nil {
-			return err
-		}
+		f.certain(key, m[key], child)
 		if err := f.walk(m[key], child); err != nil {
 			return err
 		}
@@ -248,7 +246,7 @@ func (f *finder) mapping(m map[string]any, n node) error {
 
 // certain takes the fields that are images by their schema: those of containers,
 // wherever a list of containers is found, and of image volumes.
-func (f *finder) certain(key string, v any, n node) error {
+func (f *finder) certain(key string, v any, n node) {
 	var field func(map[string]any) (any, string)
 	switch key {
 	case "containers", "initContainers", "ephemeralContainers":
@@ -259,7 +257,7 @@ func (f *finder) certain(key string, v any, n node) error {
 			return image["reference"], "image.reference"
 		}
 	default:
-		return nil
+		return
 	}
 	list, _ := v.([]any)
 	for i, item := range list {
@@ -273,16 +271,13 @@ func (f *finder) certain(key string, v any, n node) error {
 		at.path += "." + name
 		f.used[at.path] = true
 		inPod := f.podSpec != "" && n.nested == 0 && n.path == f.podSpec+"."+key
-		if err := f.image(ref, at, inPod); err != nil {
-			return err
-		}
+		f.image(ref, at, inPod)
 	}
-	return nil
 }
 
 // image adds what must be an image. Outside of a pod's spec it may be a template's
 // placeholder, which is passed over.
-func (f *finder) image(ref string, n node, inPod bool) error {
+func (f *finder) image(ref string, n node, inPod bool) {
 	name, err := bundle.CanonicalReference(ref)
 	switch {
 	case err == nil && inPod:
@@ -290,9 +285,8 @@ func (f *finder) image(ref string, n node, inPod bool) error {
 	case err == nil:
 		f.add(name, bundle.TierRuntime, n, ShapeContainer, "")
 	case inPod:
-		return fmt.Errorf("%s: %w", n.path, err)
+		f.doubt(ref, n, "")
 	}
-	return nil
 }
 
 // text looks into a string: structure if it has some, else references.

@@ -110,7 +110,7 @@ func (c *localChecker) entry(file string, data []byte, field string, v any) erro
 
 // checkPlugin checks what configures a generator or transformer: it may name files too.
 func (c *localChecker) checkPlugin(file string, data []byte) error {
-	docs, err := decode(data)
+	docs, err := decode(data, false)
 	if err != nil {
 		return fmt.Errorf("parsing %s: %w", c.show(file), err)
 	}

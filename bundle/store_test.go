@@ -319,7 +319,7 @@ func child(t *testing.T, dir string) {
 	s := openStore(t, filepath.Join(dir, "store"))
 	stop := func() {
 		fmt.Print(midway)
-		select {}
+		time.Sleep(time.Hour) // not select: where nothing else runs that is a deadlock, and ends the process
 	}
 	data := killedData()
 	if os.Getenv("ATOLL_TEST_IN") == "put" {

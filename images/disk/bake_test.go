@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/diskfs/go-diskfs"
 	"github.com/diskfs/go-diskfs/partition/gpt"
@@ -244,7 +245,7 @@ func bakeForever(dir string) {
 		Ignition: []byte("ignition"), RootSize: 128 << 20}
 	err = disk.Bake(context.Background(), filepath.Join(dir, "disk.raw"), img, &disk.Options{Progress: func(string, int64, int64) {
 		os.Stdout.WriteString("baking\n")
-		select {}
+		time.Sleep(time.Hour) // not select: where nothing else runs that is a deadlock, and ends the process
 	}})
 	panic(err)
 }

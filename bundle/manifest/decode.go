@@ -24,12 +24,12 @@ const (
 // documents are skipped; what is no Kubernetes object is an error.
 func Parse(name string, data []byte) ([]Object, error) { return parse(name, data, false) }
 
-// parse takes documents that are no Kubernetes objects only if any is set.
-func parse(name string, data []byte, any bool) ([]Object, error) {
+// parse takes documents that are no Kubernetes objects only if all are wanted.
+func parse(name string, data []byte, all bool) ([]Object, error) {
 	if len(data) > maxFile {
 		return nil, fmt.Errorf("parsing %s: has more than %d MiB", name, maxFile>>20)
 	}
-	docs, err := decode(data, any)
+	docs, err := decode(data, all)
 	if err != nil {
 		return nil, fmt.Errorf("parsing %s: %w", name, err)
 	}
@@ -39,7 +39,7 @@ func parse(name string, data []byte, any bool) ([]Object, error) {
 		if len(docs) > 1 {
 			o.Source = fmt.Sprintf("%s, document %d", name, i+1)
 		}
-		if _, ok := doc["kind"]; !ok && any {
+		if _, ok := doc["kind"]; !ok && all {
 			objs = append(objs, o)
 			continue
 		}
@@ -89,9 +89,9 @@ func untype(name string, data []byte) []byte {
 	if !isManifest(name) || !typedList.Match(data) {
 		return data
 	}
-	objs, err := parse(name, data, true)
+	objs, err := Parse(name, data)
 	if err != nil {
-		return data // kustomize will say so, if it needs the file
+		return data // not all objects: a patch, say; or kustomize will tell
 	}
 	text, err := encode(objs)
 	if err != nil {

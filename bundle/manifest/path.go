@@ -60,12 +60,12 @@ func isManifest(name string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
 }
 
-func readManifest(fsys fs.FS, name string, any bool) ([]Object, error) {
+func readManifest(fsys fs.FS, name string, all bool) ([]Object, error) {
 	data, err := readFile(fsys, name)
 	if err != nil {
 		return nil, fmt.Errorf("reading manifests: %w", err)
 	}
-	return parse(name, data, any)
+	return parse(name, data, all)
 }
 
 // boundedFS reads files from disk as far as they are reasonable.

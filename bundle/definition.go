@@ -19,9 +19,22 @@ type Definition struct {
 	// K3s is the Kubernetes distribution.
 	K3s K3s `yaml:"k3s" json:"k3s"`
 	// Stack is the name of a stack that atoll knows.
-	Stack string `yaml:"stack" json:"stack" jsonschema:"enum=lab"`
+	Stack string `yaml:"stack" json:"stack" jsonschema:"enum=lab,enum=kubeflow"`
+	// Auth is the way to sign in, of those that the stack knows. Default: its first.
+	Auth string `yaml:"auth,omitempty" json:"auth,omitempty" jsonschema:"enum=authservice,enum=oauth2-proxy"`
+	// Without names components of the stack to leave out.
+	Without []string `yaml:"without,omitempty" json:"without,omitempty" jsonschema_extras:"uniqueItems=true"`
+	// Overlays are folders with a kustomization of your own, relative to the definition.
+	// What a Kustomization has is installed last; what a Component (the kind) says is done
+	// to everything.
+	Overlays []string `yaml:"overlays,omitempty" json:"overlays,omitempty" jsonschema_extras:"uniqueItems=true"`
 	// Images that no manifest names, but that must be on the node all the same.
 	Images []string `yaml:"images,omitempty" json:"images,omitempty"`
+	// IncludeImages has patterns of optional images that are left out by default; "*"
+	// stands for anything.
+	IncludeImages []string `yaml:"includeImages,omitempty" json:"includeImages,omitempty"`
+	// ExcludeImages has patterns of images to leave out. A required one cannot be.
+	ExcludeImages []string `yaml:"excludeImages,omitempty" json:"excludeImages,omitempty"`
 	// Host is the machine: users, keys, network.
 	Host Host `yaml:"host,omitempty" json:"host,omitempty"`
 	// Disk is the disk image.
@@ -111,7 +124,8 @@ func (d *Definition) Arch() string {
 // from. What only changes the disk (host, disk, ignition) is not among them, so a
 // new SSH key needs no new lock.
 func (d *Definition) Checksum() v1.Hash {
-	part := Definition{Platform: d.Platform, Base: d.Base, K3s: d.K3s, Stack: d.Stack, Images: d.Images}
+	part := Definition{Platform: d.Platform, Base: d.Base, K3s: d.K3s, Stack: d.Stack, Auth: d.Auth, Without: d.Without,
+		Overlays: d.Overlays, Images: d.Images, IncludeImages: d.IncludeImages, ExcludeImages: d.ExcludeImages}
 	data, err := json.Marshal(part)
 	if err != nil {
 		panic(err) // a struct of strings always marshals

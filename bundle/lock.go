@@ -27,6 +27,7 @@ type Lock struct {
 	// of the newest package index that the lock was made from.
 	Epoch    time.Time       `yaml:"epoch"`
 	Platform string          `yaml:"platform"`
+	Sources  []LockedSource  `yaml:"sources,omitempty"`
 	Images   []LockedImage   `yaml:"images"`
 	Files    []LockedFile    `yaml:"files"`
 	Packages []LockedPackage `yaml:"packages"`
@@ -36,6 +37,7 @@ type Lock struct {
 const (
 	TierRequired = "required" // a pod needs it while the stack is installed
 	TierRuntime  = "runtime"  // something that is installed starts it later
+	TierOptional = "optional" // a user may choose it, and need not
 )
 
 // LockedImage is one image under one name.
@@ -43,6 +45,8 @@ type LockedImage struct {
 	// Reference is the canonical name: host, repository and tag or digest,
 	// like docker.io/library/busybox:1.28.
 	Reference string `yaml:"reference"`
+	// From is the name that the image is fetched under, if that is another one.
+	From string `yaml:"from,omitempty"`
 	// Digest is what the reference pointed at: a manifest, or an index of them.
 	Digest v1.Hash `yaml:"digest"`
 	// Manifest is the digest of the platform's manifest; equal to Digest if that is no index.
@@ -77,6 +81,20 @@ type LockedPackage struct {
 	Size   int64   `yaml:"size"`
 }
 
+// LockedSource is a [Source] as it was read.
+type LockedSource struct {
+	Name string `yaml:"name"`
+	// URL is where it is fetched from.
+	URL string `yaml:"url"`
+	// Tree is the git tree hash of what was unpacked; empty for a file.
+	Tree string `yaml:"tree,omitempty"`
+	// Modified says that the tree or file is not the one that the stack names, on the user's word.
+	Modified bool `yaml:"modified,omitempty"`
+	// Digest and Size are of the file, or of the tar that the tree is kept as.
+	Digest v1.Hash `yaml:"digest"`
+	Size   int64   `yaml:"size"`
+}
+
 // ParseLock reads a lock. The name is used in errors. An unknown field, another
 // version or an unsound value is an error.
 func ParseLock(name string, data []byte) (*Lock, error) {
@@ -106,6 +124,14 @@ func (l *Lock) check() error {
 		if name, err := CanonicalReference(i.Reference); err != nil || name != i.Reference {
 			return fmt.Errorf("image %q is not a canonical reference", i.Reference)
 		}
+		if name, err := CanonicalReference(i.From); i.From != "" && (err != nil || name != i.From) {
+			return fmt.Errorf("image %q: from %q is not a canonical reference", i.Reference, i.From)
+		}
+	}
+	for _, s := range l.Sources {
+		if s.Name == "" || !valid(s.Digest) || s.Size < 0 {
+			return fmt.Errorf("source %q has no usable digest or size", s.Name)
+		}
 	}
 	for _, f := range l.Files {
 		if f.Name == "" || !valid(f.Digest) || f.Size < 0 {
@@ -130,6 +156,7 @@ func (l *Lock) Encode() ([]byte, error) {
 	s := *l
 	s.Version = lockVersion
 	s.Epoch = l.Epoch.UTC().Truncate(time.Second)
+	s.Sources = slices.SortedFunc(slices.Values(l.Sources), func(a, b LockedSource) int { return cmp.Compare(a.Name, b.Name) })
 	s.Images = slices.SortedFunc(slices.Values(l.Images), func(a, b LockedImage) int { return cmp.Compare(a.Reference, b.Reference) })
 	s.Files = slices.SortedFunc(slices.Values(l.Files), func(a, b LockedFile) int { return cmp.Compare(a.Name, b.Name) })
 	s.Packages = slices.SortedFunc(slices.Values(l.Packages), func(a, b LockedPackage) int { return cmp.Compare(a.Name, b.Name) })
@@ -146,14 +173,24 @@ func (l *Lock) Encode() ([]byte, error) {
 	return buf.Bytes(), enc.Close()
 }
 
-// Check says whether the lock still fits the definition and the digest of the
-// stack's rendered plan. The error wraps [ErrStale].
-func (l *Lock) Check(d *Definition, manifests v1.Hash) error {
+// Check says whether the lock still fits the definition and the sources of its stack.
+// The error wraps [ErrStale]. Whether what they render to is the same is for who renders
+// them to say: it is Manifests.
+func (l *Lock) Check(d *Definition, sources []Source) error {
 	if sum := d.Checksum(); sum != l.Definition {
 		return fmt.Errorf("%w: made from another definition (checksum %s, now %s)", ErrStale, l.Definition, sum)
 	}
-	if manifests != l.Manifests {
-		return fmt.Errorf("%w: made from other manifests of stack %q (%s, now %s)", ErrStale, d.Stack, l.Manifests, manifests)
+	if len(sources) != len(l.Sources) {
+		return fmt.Errorf("%w: made from %d sources, the stack has %d", ErrStale, len(l.Sources), len(sources))
+	}
+	for _, s := range sources {
+		i := slices.IndexFunc(l.Sources, func(l LockedSource) bool { return l.Name == s.Name })
+		if i < 0 {
+			return fmt.Errorf("%w: has no source %s", ErrStale, s.Name)
+		}
+		if have := l.Sources[i]; have.URL != s.Archive() || s.Tree != "" && have.Tree != s.Tree && !have.Modified {
+			return fmt.Errorf("%w: source %s is from %s (tree %s), now it is from %s (tree %s)", ErrStale, s.Name, have.URL, have.Tree, s.Archive(), s.Tree)
+		}
 	}
 	return nil
 }

@@ -14,7 +14,33 @@ import (
 type Plan struct {
 	Stack  string  `json:"stack"`
 	Phases []Phase `json:"phases"`
+	// Secrets are what the node makes up. Where they go the manifests have nothing.
+	Secrets []Secret `json:"secrets,omitempty"`
 }
+
+// Secret is a value that a node makes up on its first boot, another one on each node.
+type Secret struct {
+	// Name tells it apart, like user-password.
+	Name string `json:"name" yaml:"name"`
+	// Reason says what it protects.
+	Reason string `json:"reason" yaml:"reason"`
+	// User is the account that a person signs in with, if it is a person's password.
+	User string `json:"user,omitempty" yaml:"user,omitempty"`
+	// Keys are where it goes.
+	Keys []SecretKey `json:"keys" yaml:"keys"`
+}
+
+// SecretKey is one key of a Kubernetes Secret that the plan installs.
+type SecretKey struct {
+	Namespace string `json:"namespace" yaml:"namespace"`
+	Secret    string `json:"secret" yaml:"secret"`
+	Key       string `json:"key" yaml:"key"`
+	// Hash is how the value is written: as it is if empty, or [HashBcrypt].
+	Hash string `json:"hash,omitempty" yaml:"hash,omitempty"`
+}
+
+// HashBcrypt writes a password the way Dex reads it.
+const HashBcrypt = "bcrypt"
 
 // Phase is a set of objects that are applied together and then waited for.
 type Phase struct {

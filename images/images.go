@@ -25,9 +25,13 @@ type Options struct {
 	// Mirrors sends the traffic of a registry elsewhere: host to URL, with or
 	// without a path that goes before the repository's. Names stay the original.
 	Mirrors map[string]string
-	// Sources are folders to take something from instead of its URL. The one
-	// name known is "k3s", the folder of a k3s release.
+	// Sources are places on disk to take something from instead of its URL: for
+	// "k3s" the folder of a k3s release, for a source of the stack, by its name, a
+	// folder, an archive or a file.
 	Sources map[string]string
+	// AllowModified names sources of the stack that are taken as they are, though
+	// they are not what the stack names.
+	AllowModified []string
 	// Jobs is how many requests run at once. Default 8.
 	Jobs int
 	// Keychain gives the credentials of a registry. Default: the docker config
@@ -53,6 +57,7 @@ type Progress struct {
 // Wanted is an image that something asks for.
 type Wanted struct {
 	Reference string // as written, or canonical
+	From      string // the name to fetch it by; empty for its own
 	Tier      string // bundle.TierRequired or bundle.TierRuntime
 	Where     []string
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"path"
 	"path/filepath"
 	"strings"
@@ -18,7 +19,7 @@ import (
 	"atoll/bundle"
 )
 
-// k3sDownloads is where releases of k3s are, below their escaped version.
+// k3sDownloads is where releases of k3s are, below their version.
 const k3sDownloads = "https://github.com/k3s-io/k3s/releases/download/"
 
 // k3sFile is a file of a k3s release: its name on the node and in the release.
@@ -33,13 +34,28 @@ func k3sFiles(arch string) []k3sFile {
 	return []k3sFile{{"k3s", binary}, {"k3s-images.txt", "k3s-images.txt"}, {airgap, airgap}}
 }
 
-// k3sBase is the folder or URL of the definition's k3s release, as a lock writes it.
+// k3sBase is the folder or URL of the definition's k3s release, as a lock writes it: the
+// plus of a version stays one, so that a lock is the same however the URL was written.
 func k3sBase(d *bundle.Definition) string {
+	base := k3sDownloads + d.K3s.Version
 	if d.K3s.Release != "" {
-		return strings.TrimSuffix(d.K3s.Release, "/")
+		base = strings.TrimRight(d.K3s.Release, "/")
 	}
-	// A plus is legal in a path, but stands for a space where a server is careless.
-	return k3sDownloads + strings.ReplaceAll(d.K3s.Version, "+", "%2B")
+	if strings.Contains(base, "://") {
+		base = strings.NewReplacer("%2B", "+", "%2b", "+").Replace(base)
+	}
+	return base
+}
+
+// escapePlus writes the pluses of a URL's path the way every server reads them: some, like
+// S3, take a plain one for a space.
+func escapePlus(u string) string {
+	parsed, err := url.Parse(u)
+	if err != nil {
+		return u // which asking for it will tell
+	}
+	parsed.RawPath = strings.ReplaceAll(parsed.EscapedPath(), "+", "%2B")
+	return parsed.String()
 }
 
 // resolveK3s locks the release's files: their checksums as the release states them,
@@ -63,18 +79,21 @@ func (c *client) resolveK3s(ctx context.Context, d *bundle.Definition) ([]bundle
 }
 
 // fileSource is where a locked file is read from.
-func (c *client) fileSource(d *bundle.Definition, url string) source {
+func (c *client) fileSource(d *bundle.Definition, file string) source {
 	if folder := c.Sources["k3s"]; folder != "" {
-		return source{host: folder, path: filepath.Join(folder, path.Base(url))}
+		return source{host: folder, path: filepath.Join(folder, path.Base(file))}
 	}
-	if local, ok := strings.CutPrefix(url, "file://"); ok {
+	if local, ok := strings.CutPrefix(file, "file://"); ok {
+		if plain, err := url.PathUnescape(local); err == nil {
+			local = plain
+		}
 		return source{host: path.Dir(local), path: local}
 	}
-	if !strings.HasPrefix(url, "http://") && !strings.HasPrefix(url, "https://") {
-		local := d.Path(url)
+	if !strings.HasPrefix(file, "http://") && !strings.HasPrefix(file, "https://") {
+		local := d.Path(file)
 		return source{host: path.Dir(local), path: local}
 	}
-	return c.plainSource(url)
+	return c.plainSource(escapePlus(file))
 }
 
 func explainFile(err error, name, url string) error {

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ func (m *mirror) addImages(ctx context.Context, locked []bundle.LockedImage) err
 func (m *mirror) addImage(ctx context.Context, names []bundle.LockedImage) error {
 	p := &planner{mirror: m, image: names[0]}
 	for _, im := range names {
-		repo, err := m.repository(im.Reference)
+		repo, err := m.repository(cmp.Or(im.From, im.Reference))
 		if err != nil {
 			return err
 		}
@@ -127,7 +128,7 @@ func (p *planner) manifest(digest v1.Hash, n *node) error {
 }
 
 func (p *planner) ask(b v1.Descriptor) {
-	d := download{name: "image " + p.image.Reference, digest: b.Digest, size: b.Size}
+	d := download{name: imageName(p.image.Reference, p.image.From), digest: b.Digest, size: b.Size}
 	for _, r := range p.repos {
 		d.sources = append(d.sources, r.blob(b.Digest))
 	}
@@ -143,7 +144,7 @@ func (p *planner) load(ctx context.Context, digest v1.Hash) ([]byte, error) {
 	if have {
 		return p.stored(digest)
 	}
-	name := "image " + p.image.Reference
+	name := imageName(p.image.Reference, p.image.From)
 	var errs []error
 	for _, r := range p.repos {
 		data, err := r.manifest(ctx, "", digest)

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -59,7 +60,7 @@ func merge(wanted []Wanted) ([]Wanted, error) {
 		i, ok := at[ref]
 		if !ok {
 			at[ref] = len(out)
-			out = append(out, Wanted{Reference: ref, Tier: w.Tier, Where: slices.Clone(w.Where)})
+			out = append(out, Wanted{Reference: ref, From: w.From, Tier: w.Tier, Where: slices.Clone(w.Where)})
 			continue
 		}
 		out[i].Where = append(out[i].Where, w.Where...)
@@ -88,14 +89,19 @@ func (c *client) resolveImages(ctx context.Context, wanted []Wanted, arch string
 }
 
 func (c *client) resolveImage(ctx context.Context, w Wanted, arch string) (bundle.LockedImage, error) {
-	repo, err := c.repository(w.Reference)
+	from := cmp.Or(w.From, w.Reference)
+	repo, err := c.repository(from)
 	if err != nil {
 		return bundle.LockedImage{}, err
 	}
-	// Where there is a tag and a digest, the digest counts.
-	_, _, tag, pinned, err := bundle.SplitReference(w.Reference)
+	// Where there is a tag and a digest, the digest counts; and that of the name that
+	// manifests use, for by that the node asks.
+	_, _, tag, pinned, err := bundle.SplitReference(from)
 	if err != nil {
 		return bundle.LockedImage{}, err
+	}
+	if _, _, _, digest, err := bundle.SplitReference(w.Reference); err != nil || digest != "" {
+		pinned = digest
 	}
 	var digest v1.Hash
 	if pinned != "" {
@@ -106,18 +112,26 @@ func (c *client) resolveImage(ctx context.Context, w Wanted, arch string) (bundl
 	start := time.Now()
 	data, err := repo.manifest(ctx, tag, digest)
 	if err != nil {
-		return bundle.LockedImage{}, explain(err, "image "+w.Reference, repo.host)
+		return bundle.LockedImage{}, explain(err, imageName(w.Reference, w.From), repo.host)
 	}
 	r := resolver{repo: repo, arch: arch}
 	manifest, size, err := r.platform(ctx, data, 0)
 	if err != nil {
-		return bundle.LockedImage{}, explain(err, "image "+w.Reference, repo.host)
+		return bundle.LockedImage{}, explain(err, imageName(w.Reference, w.From), repo.host)
 	}
 	c.Log.Debug("resolved image", "image", w.Reference, "digest", bundle.DigestOf(data), "took", time.Since(start))
 	return bundle.LockedImage{
-		Reference: w.Reference, Digest: bundle.DigestOf(data), Manifest: manifest,
+		Reference: w.Reference, From: w.From, Digest: bundle.DigestOf(data), Manifest: manifest,
 		Size: size, Tier: w.Tier, Where: w.Where,
 	}, nil
+}
+
+// imageName is what an error calls an image.
+func imageName(reference, from string) string {
+	if from == "" {
+		return "image " + reference
+	}
+	return "image " + reference + " (from " + from + ")"
 }
 
 // resolver finds what an image is on one architecture.

@@ -75,7 +75,8 @@ func TestResolveNestedIndex(t *testing.T) {
 
 func TestMerge(t *testing.T) {
 	got, err := merge([]Wanted{
-		{"busybox", bundle.TierRuntime, []string{"a"}}, {"docker.io/library/busybox:latest", bundle.TierRequired, []string{"b"}},
+		{Reference: "busybox", Tier: bundle.TierRuntime, Where: []string{"a"}},
+		{Reference: "docker.io/library/busybox:latest", Tier: bundle.TierRequired, Where: []string{"b"}},
 	})
 	if err != nil || len(got) != 1 || got[0].Tier != bundle.TierRequired || len(got[0].Where) != 2 {
 		t.Errorf("got %v, %v, want one image that is required at two places", got, err)

@@ -51,10 +51,13 @@ func parse(name string, data []byte, all bool) ([]Object, error) {
 }
 
 // expand appends an object to objs, or the items of it if it is a list. The items
-// of a typed list, like DeploymentList, may leave their kind out.
+// of a typed list, like DeploymentList, may leave their kind and apiVersion out.
 func expand(objs []Object, o Object, depth int) ([]Object, error) {
 	kind, _ := o.Value["kind"].(string)
 	items, isList := o.Value["items"].([]any)
+	if v, given := o.Value["items"]; given && v == nil {
+		isList = true // an empty one, as Go programs write it
+	}
 	itemKind, named := strings.CutSuffix(kind, "List")
 	switch {
 	case kind == "":
@@ -65,13 +68,17 @@ func expand(objs []Object, o Object, depth int) ([]Object, error) {
 		return nil, fmt.Errorf("lists are nested more than %d times", maxDepth)
 	}
 	for i, item := range items {
+		if item == nil {
+			continue // like an empty document
+		}
 		value, _ := item.(map[string]any)
 		if value == nil {
 			return nil, fmt.Errorf("items[%d] of a %s is no object", i, kind)
 		}
-		if _, ok := value["kind"]; !ok && itemKind != "" {
-			value = maps.Clone(value)
-			value["kind"], value["apiVersion"] = itemKind, o.Value["apiVersion"]
+		if itemKind != "" {
+			typed := map[string]any{"kind": itemKind, "apiVersion": o.Value["apiVersion"]}
+			maps.Copy(typed, value)
+			value = typed
 		}
 		var err error
 		if objs, err = expand(objs, Object{Source: o.Source, Path: fmt.Sprintf("%sitems[%d].", o.Path, i), Value: value}, depth+1); err != nil {
@@ -82,11 +89,23 @@ func expand(objs []Object, o Object, depth int) ([]Object, error) {
 }
 
 // typedList finds lists whose items may leave their kind out.
-var typedList = regexp.MustCompile(`\bkind["']?:\s*["']?[A-Z][A-Za-z]+List\b`)
+var typedList = regexp.MustCompile(`\bkind["']?\s*:\s*["']?[A-Z][A-Za-z0-9]*List\b`)
 
-// untype takes the typed lists of a file apart, because kustomize does not know them.
+// Borders of documents that kustomize, which splits a file by text, refuses or does not see.
+var (
+	documentStart = regexp.MustCompile(`(?m)^---[ \t]+([^#\s])`) // with content on its line
+	documentEnd   = regexp.MustCompile(`(?m)^\.\.\.(\s|$)`)
+	loneCR        = regexp.MustCompile(`\r([^\n]|$)`)
+)
+
+// untype makes a file such that kustomize sees all its objects: it knows only one border
+// of documents, and no typed lists, which are taken apart.
 func untype(name string, data []byte) []byte {
-	if !isManifest(name) || !typedList.Match(data) {
+	if !isManifest(name) {
+		return data
+	}
+	data = documentStart.ReplaceAll(plainEnds(data), []byte("---\n$1"))
+	if !typedList.Match(data) {
 		return data
 	}
 	objs, err := Parse(name, data)
@@ -100,6 +119,16 @@ func untype(name string, data []byte) []byte {
 	return []byte(text)
 }
 
+// plainEnds lets a document follow on the end of another with no "---" between, which is
+// legal, but which neither kustomize nor the YAML library reads. Carriage returns that end
+// a line alone, which kustomize does not see, become newlines. No line gets another number.
+func plainEnds(data []byte) []byte {
+	if loneCR.Match(data) {
+		data = bytes.ReplaceAll(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
+	}
+	return documentEnd.ReplaceAll(data, []byte("---$1"))
+}
+
 // decode reads every document that is a mapping. A document of another type, like a JSON
 // patch, is an error, or is given under an empty key if all are wanted.
 func decode(data []byte, all bool) ([]map[string]any, error) {
@@ -107,7 +136,7 @@ func decode(data []byte, all bool) ([]map[string]any, error) {
 		return nil, err
 	}
 	var docs []map[string]any
-	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec := yaml.NewDecoder(bytes.NewReader(plainEnds(data)))
 	for {
 		var doc yaml.Node
 		err := dec.Decode(&doc)
@@ -137,10 +166,10 @@ func decode(data []byte, all bool) ([]map[string]any, error) {
 // checkAliases refuses YAML that aliases or nesting make unreasonably large. What
 // is no YAML passes: whoever needs it as YAML will say so.
 func checkAliases(data []byte) error {
-	if !bytes.Contains(data, []byte("*")) {
-		return nil // no alias: no larger than what is written, and the parser bounds its depth
+	if !bytes.Contains(data, []byte("*")) || !bytes.Contains(data, []byte("&")) {
+		return nil // no alias, or no anchor: no larger than what is written, and the parser bounds its depth
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec := yaml.NewDecoder(bytes.NewReader(plainEnds(data)))
 	for {
 		var doc yaml.Node
 		if err := dec.Decode(&doc); err != nil {

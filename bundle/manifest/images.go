@@ -12,7 +12,6 @@ import (
 	"unicode/utf8"
 
 	"atoll/bundle"
-	"atoll/bundle/stack"
 )
 
 // maxNested bounds YAML in strings in YAML in strings. Katib's trial templates have two levels.
@@ -23,8 +22,12 @@ type Image struct {
 	// Reference is the canonical name.
 	Reference string `json:"reference"`
 	// Tier is [bundle.TierRequired] if a pod that is installed runs the image, else
-	// [bundle.TierRuntime].
+	// [bundle.TierRuntime], or [bundle.TierOptional] if the stack says so.
 	Tier string `json:"tier"`
+	// From is the name to fetch it by, if that is another one.
+	From string `json:"from,omitempty"`
+	// Omitted says why the appliance does not get it; empty if it does.
+	Omitted string `json:"omitted,omitempty"`
 	// Where has every place, sorted.
 	Where []Place `json:"where"`
 }
@@ -53,6 +56,7 @@ const (
 	ShapeField     = "field"     // a field or variable that is called image
 	ShapeText      = "text"      // a string, or a part of one
 	ShapeComposed  = "composed"  // of several fields, by a rule
+	ShapeExtra     = "extra"     // in no manifest; the stack or the user says so
 )
 
 // Doubt is what looks like an image and is no reference that could be mirrored, or what
@@ -68,21 +72,6 @@ func (d Doubt) String() string { return fmt.Sprintf("%s: %q is no image's full n
 type Findings struct {
 	Images []Image
 	Doubts []Doubt
-}
-
-// waive takes out what waivers name: images by their canonical names, doubts by their
-// text. A waiver that nothing needs is out of date, which is an error.
-func (f *Findings) waive(waivers []stack.Waiver) error {
-	var errs []error
-	for _, w := range waivers {
-		before := len(f.Images) + len(f.Doubts)
-		f.Images = slices.DeleteFunc(f.Images, func(i Image) bool { return i.Reference == w.Image })
-		f.Doubts = slices.DeleteFunc(f.Doubts, func(d Doubt) bool { return d.Text == w.Image })
-		if len(f.Images)+len(f.Doubts) == before {
-			errs = append(errs, fmt.Errorf("waived image %q is not in any manifest", w.Image))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Images finds every image that the objects name: in pod specs, and wherever else a

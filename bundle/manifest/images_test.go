@@ -14,7 +14,7 @@ import (
 
 const digest = "@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-var source = regexp.MustCompile(`^f\.yaml(, document \d+)?: `)
+var component = regexp.MustCompile(`^f\.yaml(, document \d+)?: `)
 
 // found gives reference, tier and places of all images in a stream, one a line.
 func found(t *testing.T, stream string) []string {
@@ -30,11 +30,11 @@ func found(t *testing.T, stream string) []string {
 	var lines []string
 	for _, im := range found.Images {
 		for _, w := range im.Where {
-			lines = append(lines, fmt.Sprintf("%s %s %s", im.Reference, im.Tier, source.ReplaceAllString(w.String(), "")))
+			lines = append(lines, fmt.Sprintf("%s %s %s", im.Reference, im.Tier, component.ReplaceAllString(w.String(), "")))
 		}
 	}
 	for _, d := range found.Doubts {
-		lines = append(lines, fmt.Sprintf("doubt %q %s", d.Text, source.ReplaceAllString(d.Place.String(), "")))
+		lines = append(lines, fmt.Sprintf("doubt %q %s", d.Text, component.ReplaceAllString(d.Place.String(), "")))
 	}
 	return lines
 }

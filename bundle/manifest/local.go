@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"atoll/bundle"
 )
 
 // remote matches what kustomize would hand to git or to HTTP, even where a local
@@ -28,17 +31,18 @@ var entryFields = []string{"patches", "patchesJson6902", "replacements", "openap
 // pathKeys are the keys that hold a path there, and in the configuration of a plugin.
 var pathKeys = []string{"path", "paths", "files", "envs", "env"}
 
-// checkLocal walks the kustomization in dir and all that it includes, and makes
-// sure that every path is there. Kustomize itself would try to fetch what is not.
-func checkLocal(mem filesys.FileSystem, dir string) error {
-	c := localChecker{mem: mem, inTree: !path.IsAbs(dir), seen: map[string]bool{}}
-	return c.folder(path.Join("/", dir))
-}
-
+// localChecker walks a kustomization and all that it includes, and makes sure that
+// every path is there: kustomize itself would try to fetch what is not. What is named by
+// a URL that a source has is rewritten to the path of the source.
 type localChecker struct {
-	mem    filesys.FileSystem
-	inTree bool // paths start at a tree's root, not at that of the disk
-	seen   map[string]bool
+	mem     filesys.FileSystem
+	sources []bundle.Source
+	inTree  bool // paths start at a tree's root, not at that of the disk
+	seen    map[string]bool
+	schema  bool // a kustomization has an OpenAPI schema of its own
+	depth   int  // of folders in each other
+
+	local map[string]string // of the kustomization that is read: what its URLs become
 }
 
 func (c *localChecker) folder(dir string) error {
@@ -49,7 +53,18 @@ func (c *localChecker) folder(dir string) error {
 	for _, name := range konfig.RecognizedKustomizationFileNames() {
 		file := path.Join(dir, name)
 		if data, err := c.mem.ReadFile(file); err == nil {
-			return c.kustomization(file, data)
+			if c.depth++; c.depth > maxDepth {
+				return fmt.Errorf("folders include each other more than %d deep", maxDepth)
+			}
+			outer := c.local
+			c.local = map[string]string{}
+			err := c.kustomization(file, data)
+			if err == nil && len(c.local) > 0 {
+				err = c.rewrite(file, data)
+			}
+			c.local = outer
+			c.depth--
+			return err
 		}
 	}
 	return fmt.Errorf("folder %s has no kustomization.yaml", c.show(dir))
@@ -60,6 +75,7 @@ func (c *localChecker) kustomization(file string, data []byte) error {
 	if err := yaml.Unmarshal(data, &k); err != nil {
 		return fmt.Errorf("parsing %s: %w", c.show(file), err)
 	}
+	c.schema = c.schema || k["openapi"] != nil
 	for _, field := range pathFields {
 		list, _ := k[field].([]any)
 		for _, v := range list {
@@ -69,7 +85,7 @@ func (c *localChecker) kustomization(file string, data []byte) error {
 		}
 	}
 	for _, field := range entryFields {
-		if err := c.refuseRemote(file, data, field, k[field]); err != nil {
+		if err := c.paths(file, data, field, k[field]); err != nil {
 			return err
 		}
 	}
@@ -90,7 +106,10 @@ func (c *localChecker) entry(file string, data []byte, field string, v any) erro
 		return c.checkPlugin(file, []byte(p))
 	}
 	if remote.MatchString(p) {
-		return c.remoteError(file, data, field, p)
+		var err error
+		if p, err = c.fromSource(file, data, field, p); err != nil {
+			return err
+		}
 	}
 	target := path.Join(path.Dir(file), p)
 	switch {
@@ -115,26 +134,39 @@ func (c *localChecker) checkPlugin(file string, data []byte) error {
 		return fmt.Errorf("parsing %s: %w", c.show(file), err)
 	}
 	for _, doc := range docs {
-		if err := c.refuseRemote(file, data, fmt.Sprint(doc["kind"]), doc); err != nil {
+		if err := c.plugin(file, data, fmt.Sprint(doc["kind"]), doc); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// refuseRemote looks at every path in a value, however deep. Whether a local one
-// is there kustomize says itself.
-func (c *localChecker) refuseRemote(file string, data []byte, field string, v any) error {
+// plugin refuses what a plugin's configuration names by URL: that is not rewritten.
+func (c *localChecker) plugin(file string, data []byte, field string, v any) error {
+	return eachPath(field, v, func(field, p string) error { return c.remoteError(file, data, field, p) })
+}
+
+// paths looks at every path in a field of a kustomization, however deep. Whether a local
+// one is there kustomize says itself.
+func (c *localChecker) paths(file string, data []byte, field string, v any) error {
+	return eachPath(field, v, func(field, p string) error {
+		_, err := c.fromSource(file, data, field, p)
+		return err
+	})
+}
+
+// eachPath calls do for every remote path in a value.
+func eachPath(field string, v any, do func(field, p string) error) error {
 	switch v := v.(type) {
 	case []any:
 		for _, item := range v {
-			if err := c.refuseRemote(file, data, field, item); err != nil {
+			if err := eachPath(field, item, do); err != nil {
 				return err
 			}
 		}
 	case map[string]any:
 		for _, key := range slices.Sorted(maps.Keys(v)) {
-			if err := c.refuseRemote(file, data, field+"."+key, v[key]); err != nil {
+			if err := eachPath(field+"."+key, v[key], do); err != nil {
 				return err
 			}
 		}
@@ -142,14 +174,75 @@ func (c *localChecker) refuseRemote(file string, data []byte, field string, v an
 		key := field[strings.LastIndex(field, ".")+1:]
 		_, after, _ := strings.Cut(v, "=") // key=path
 		if slices.Contains(pathKeys, key) && (remote.MatchString(v) || remote.MatchString(after)) {
-			return c.remoteError(file, data, field, v)
+			return do(field, v)
 		}
 	}
 	return nil
 }
 
+// fromSource gives the path, from the file's folder, of what a URL names in a source.
+func (c *localChecker) fromSource(file string, data []byte, field, p string) (string, error) {
+	key, url := "", p
+	if before, after, ok := strings.Cut(p, "="); ok && !remote.MatchString(p) {
+		key, url = before+"=", after
+	}
+	for _, s := range c.sources {
+		inside, ok := within(s, url)
+		if !ok {
+			continue
+		}
+		target := path.Join("/", sourcesDir, s.Name, inside)
+		if !c.mem.Exists(target) {
+			return "", fmt.Errorf("%s:%d: %s: %q: source %s has no %s", c.show(file), lineOf(data, p), field, p, s.Name, inside)
+		}
+		rel, err := filepath.Rel(path.Dir(file), target)
+		if err != nil {
+			return "", err
+		}
+		c.local[p] = key + rel
+		return rel, nil
+	}
+	return "", c.remoteError(file, data, field, p)
+}
+
 func (c *localChecker) remoteError(file string, data []byte, field, p string) error {
-	return fmt.Errorf("%s:%d: %s: %q is remote; rendering fetches nothing, so put it into the tree", c.show(file), lineOf(data, p), field, p)
+	return &RemoteError{File: c.show(file), Line: lineOf(data, p), Field: field, URL: p}
+}
+
+// A RemoteError says that a kustomization names something that is neither in its tree
+// nor in a source. Rendering fetches nothing.
+type RemoteError struct {
+	File  string
+	Line  int
+	Field string
+	URL   string
+}
+
+func (e *RemoteError) Error() string {
+	return fmt.Sprintf("%s:%d: %s: %q is remote and no source has it", e.File, e.Line, e.Field, e.URL)
+}
+
+// rewrite puts the paths of sources into a kustomization, in place of URLs.
+func (c *localChecker) rewrite(file string, data []byte) error {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		return fmt.Errorf("parsing %s: %w", c.show(file), err)
+	}
+	c.replace(&doc)
+	out, err := yaml.Marshal(&doc)
+	if err != nil {
+		return fmt.Errorf("rewriting %s: %w", c.show(file), err)
+	}
+	return c.mem.WriteFile(file, out)
+}
+
+func (c *localChecker) replace(n *yaml.Node) {
+	if local, ok := c.local[n.Value]; ok && n.Kind == yaml.ScalarNode {
+		n.Value = local
+	}
+	for _, child := range n.Content {
+		c.replace(child)
+	}
 }
 
 // lineOf gives the line of a file on which a string stands; 1 if it is not found, as one

@@ -29,7 +29,11 @@ func Read(name string) ([]Object, error) {
 			if err != nil {
 				return nil, fmt.Errorf("reading manifests: %w", err)
 			}
-			objs, err := render(&boundedFS{FileSystem: filesys.MakeFsOnDisk()}, abs)
+			t := &tree{mem: &boundedFS{FileSystem: filesys.MakeFsOnDisk()}}
+			if err := t.check(abs); err != nil {
+				return nil, fmt.Errorf("rendering %s: %w", name, err)
+			}
+			objs, err := t.render(abs)
 			for i := range objs {
 				objs[i].Source = name
 			}

@@ -2,70 +2,236 @@ package manifest
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path"
+	"runtime"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sync/errgroup"
 
 	"atoll/bundle"
+	"atoll/bundle/source"
 	"atoll/bundle/stack"
 )
 
-// Plan renders a stack: its phases as the node installs them, and the images that
-// they need, without what the stack waives. The same stack gives the same plan, byte by
-// byte. An object that is in the stack twice is an error, as is a waiver that nothing needs.
-func Plan(s *stack.Stack) (*bundle.Plan, *Findings, error) {
-	mem, err := load(s.FS)
+// Input is what a plan is made of.
+type Input struct {
+	Stack *stack.Stack
+	// Definition says what of the stack is wanted, and what is added to it.
+	Definition *bundle.Definition
+	// Sources are those of the stack, by name.
+	Sources map[string]*source.Tree
+	// Cache is a folder that keeps what was rendered. Empty keeps nothing.
+	Cache string
+}
+
+// Plan renders a stack: its phases as the node installs them, and the images that it
+// needs. The same input gives the same plan, byte by byte. An object that is there
+// twice is an error, as is whatever in the stack or the definition nothing comes of: a
+// waiver, a pattern, a component that is not there.
+func Plan(ctx context.Context, in Input) (*bundle.Plan, *Findings, error) {
+	plan, found, err := in.plan(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("planning stack %q: %w", s.Name, err)
+		return nil, nil, fmt.Errorf("planning stack %q: %w", in.Stack.Name, err)
 	}
-	plan := bundle.Plan{Stack: s.Name}
-	var all []Object
+	return plan, found, nil
+}
+
+func (in Input) plan(ctx context.Context) (*bundle.Plan, *Findings, error) {
+	components, err := in.Stack.Choose(in.Definition.Auth, in.Definition.Without)
+	if err != nil {
+		return nil, nil, err
+	}
+	objs, err := in.objects(ctx, components)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := Images(objs)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := found.choose(in.Stack, in.Definition, components); err != nil {
+		return nil, nil, err
+	}
+	objs = prune(objs, found, in.Stack.Prune)
+	plan := &bundle.Plan{Stack: in.Stack.Name}
+	if plan.Secrets, err = empty(objs, in.Stack.Secrets); err != nil {
+		return nil, nil, err
+	}
+	if plan.Phases, err = phases(objs, in.Stack, components); err != nil {
+		return nil, nil, err
+	}
+	return plan, found, nil
+}
+
+// objects renders the components, in parallel, and then the user's overlays over all of
+// them. Each object keeps its component for a source.
+func (in Input) objects(ctx context.Context, components []string) ([]Object, error) {
+	t := newTree(in.Stack.Sources)
+	if err := t.add("", in.Stack.FS); err != nil {
+		return nil, err
+	}
+	for _, s := range in.Stack.Sources {
+		if in.Sources[s.Name] == nil {
+			return nil, fmt.Errorf("source %s is not at hand", s.Name)
+		}
+		for name, data := range in.Sources[s.Name].Files() {
+			if len(data) > maxFile {
+				continue // no manifest; should one need it, it will be missed by name
+			}
+			if err := t.addFile(path.Join(sourcesDir, s.Name, name), data); err != nil {
+				return nil, fmt.Errorf("source %s: %w", s.Name, err)
+			}
+		}
+	}
+	cached := cache{dir: in.Cache, tree: t.digest()}
+	for _, c := range components {
+		if err := t.check(c); err != nil {
+			return nil, fmt.Errorf("component %s: %w", c, err)
+		}
+	}
+	rendered := make([][]Object, len(components))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, c := range components {
+		g.Go(func() (err error) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			rendered[i], err = cached.get(c, func() ([]Object, error) { return t.render(c) })
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	objs := slices.Concat(rendered...)
+	if err := unique(objs); err != nil {
+		return nil, err
+	}
+	return overlay(objs, in.Definition, in.Stack.Sources, t)
+}
+
+// unique refuses an object that is there twice.
+func unique(objs []Object) error {
 	seen := map[string]string{}
-	for _, p := range s.Phases {
-		var objs []Object
-		for _, c := range p.Components {
-			o, err := render(mem, c)
-			if err != nil {
-				return nil, nil, fmt.Errorf("planning stack %q: phase %s: %w", s.Name, p.Name, err)
-			}
-			objs = append(objs, o...)
+	for _, o := range objs {
+		id := o.id()
+		if first, ok := seen[id]; ok {
+			return fmt.Errorf("%s is in component %s and again in %s", id, first, o.Source)
 		}
-		for _, o := range objs {
-			id := o.id()
-			if first, ok := seen[id]; ok {
-				return nil, nil, fmt.Errorf("planning stack %q: %s is in component %s and again in %s", s.Name, id, first, o.Source)
-			}
-			seen[id] = o.Source
+		seen[id] = o.Source
+	}
+	return nil
+}
+
+// userPhase installs what the user's overlays add.
+const userPhase = "overlays"
+
+// phases puts each object into the phase that takes it: the first of its kind, else that
+// of its component.
+func phases(objs []Object, s *stack.Stack, components []string) ([]bundle.Phase, error) {
+	all := append(slices.Clone(s.Phases), stack.Phase{Name: userPhase, Components: []string{userPhase}, Timeout: s.Phases[len(s.Phases)-1].Timeout})
+	taken := make([][]Object, len(all))
+	for _, o := range objs {
+		kind, _ := o.Value["kind"].(string)
+		at := slices.IndexFunc(all, func(p stack.Phase) bool {
+			return slices.Contains(p.Kinds, kind) && (len(p.Components) == 0 || slices.Contains(p.Components, o.Source))
+		})
+		if at < 0 {
+			at = slices.IndexFunc(all, func(p stack.Phase) bool { return len(p.Kinds) == 0 && slices.Contains(p.Components, o.Source) })
 		}
-		text, err := encode(objs)
+		if at < 0 {
+			return nil, fmt.Errorf("no phase takes %s of component %s", o.id(), o.Source)
+		}
+		taken[at] = append(taken[at], o)
+	}
+	var out []bundle.Phase
+	for i, p := range all {
+		if len(taken[i]) == 0 {
+			continue // all of it is switched off
+		}
+		text, err := encode(taken[i])
 		if err != nil {
-			return nil, nil, fmt.Errorf("planning stack %q: phase %s: %w", s.Name, p.Name, err)
+			return nil, fmt.Errorf("phase %s: %w", p.Name, err)
 		}
-		plan.Phases = append(plan.Phases, bundle.Phase{Name: p.Name, Manifest: text, Timeout: p.Timeout})
-		all = append(all, objs...)
+		out = append(out, bundle.Phase{Name: p.Name, Manifest: text, Timeout: p.Timeout})
 	}
-	found, err := Images(all)
+	return out, nil
+}
+
+// overlay runs the user's kustomizations over all objects: what a kustomization has is
+// added, what a kustomize Component says is done to all.
+func overlay(objs []Object, d *bundle.Definition, sources []bundle.Source, stackTree *tree) ([]Object, error) {
+	if len(d.Overlays) == 0 {
+		return objs, nil
+	}
+	text, err := encode(objs)
 	if err != nil {
-		return nil, nil, fmt.Errorf("planning stack %q: %w", s.Name, err)
+		return nil, err
 	}
-	if err := found.waive(s.Waivers); err != nil {
-		return nil, nil, fmt.Errorf("planning stack %q: %w", s.Name, err)
+	t := newTree(sources)
+	t.mem = stackTree.mem // sources, and what the stack has, to build upon
+	all := map[string]any{"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+	resources, kustomizeComponents := []string{"all.yaml"}, []string{}
+	for i, dir := range d.Overlays {
+		name := fmt.Sprintf("%s/%d", userPhase, i)
+		if err := t.add(name, os.DirFS(d.Path(dir))); err != nil {
+			return nil, fmt.Errorf("overlay %s: %w", dir, err)
+		}
+		if err := t.check(name); err != nil {
+			return nil, fmt.Errorf("overlay %s: %w", dir, err)
+		}
+		if t.isComponent(name) {
+			kustomizeComponents = append(kustomizeComponents, fmt.Sprint(i))
+		} else {
+			resources = append(resources, fmt.Sprint(i))
+		}
 	}
-	return &plan, found, nil
+	all["resources"], all["components"] = resources, kustomizeComponents
+	k, err := yaml.Marshal(all)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(t.mem.WriteFile("/"+userPhase+"/all.yaml", []byte(text)), t.mem.WriteFile("/"+userPhase+"/kustomization.yaml", k)); err != nil {
+		return nil, err
+	}
+	out, err := t.render(userPhase)
+	if err != nil {
+		return nil, fmt.Errorf("overlays: %w", err)
+	}
+	from := map[string]string{}
+	for _, o := range objs {
+		from[o.id()] = o.Source
+	}
+	for i, o := range out {
+		if component, ok := from[o.id()]; ok {
+			out[i].Source = component
+		}
+	}
+	return out, unique(out)
 }
 
 // id tells an object apart: apiVersion, kind, namespace and name.
 func (o Object) id() string {
-	meta, _ := o.Value["metadata"].(map[string]any)
-	text := func(v any) string {
-		s, _ := v.(string)
-		return s
-	}
-	name := text(meta["name"])
-	if ns := text(meta["namespace"]); ns != "" {
+	ns, name := o.namespacedName()
+	if ns != "" {
 		name = ns + "/" + name
 	}
-	return fmt.Sprintf("%s %s %s", text(o.Value["apiVersion"]), text(o.Value["kind"]), name)
+	api, _ := o.Value["apiVersion"].(string)
+	kind, _ := o.Value["kind"].(string)
+	return fmt.Sprintf("%s %s %s", api, kind, name)
+}
+
+func (o Object) namespacedName() (namespace, name string) {
+	meta, _ := o.Value["metadata"].(map[string]any)
+	namespace, _ = meta["namespace"].(string)
+	name, _ = meta["name"].(string)
+	return namespace, name
 }
 
 // encode writes objects as a YAML stream; map keys are sorted by the encoder.

@@ -21,11 +21,11 @@ func TestPlanLab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, found, err := manifest.Plan(s)
+	plan, found, err := manifest.Plan(t.Context(), manifest.Input{Stack: s, Definition: &bundle.Definition{}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, _, err := manifest.Plan(s)
+	again, _, err := manifest.Plan(t.Context(), manifest.Input{Stack: s, Definition: &bundle.Definition{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestPlanReadBack(t *testing.T) {
 		"c/kustomization.yaml": {Data: []byte("resources: [odd.yaml]\n")},
 		"c/odd.yaml":           {Data: []byte(y.String())},
 	}}
-	plan, _, err := manifest.Plan(s)
+	plan, _, err := manifest.Plan(t.Context(), manifest.Input{Stack: s, Definition: &bundle.Definition{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestPlanRefuses(t *testing.T) {
 		{"no kustomization", stack.Stack{Phases: phase("a"), FS: fstest.MapFS{"a/x.yaml": cm("x")}}, "a has no kustomization.yaml"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if _, _, err := manifest.Plan(&tc.s); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, _, err := manifest.Plan(t.Context(), manifest.Input{Stack: &tc.s, Definition: &bundle.Definition{}}); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("got %v, want an error with %q", err, tc.want)
 			}
 		})

@@ -1,22 +1,28 @@
 package manifest
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"path"
+	"sync"
 
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/kustomize/kyaml/openapi"
+
+	"atoll/bundle"
 )
 
 // Bounds on a tree of kustomizations. Kubeflow 26.03, the largest stack meant to
 // be rendered, is 12 MB when rendered, and its biggest file has 4 MB.
 const (
-	maxFile  = 16 << 20 // bytes of one file
-	maxTree  = 96 << 20 // bytes of all files
+	maxFile  = 16 << 20  // bytes of one file
+	maxTree  = 256 << 20 // bytes of all files
 	maxFiles = 50_000
 )
 
@@ -35,21 +41,94 @@ type Object struct {
 // A resource that is not in fsys, a URL above all, is an error that names the file
 // it stands in.
 func Render(fsys fs.FS, dir string) ([]Object, error) {
-	mem, err := load(fsys)
-	if err != nil {
+	t := newTree(nil)
+	if err := t.add("", fsys); err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", dir, err)
 	}
-	return render(mem, dir)
+	if err := t.check(dir); err != nil {
+		return nil, fmt.Errorf("rendering %s: %w", dir, err)
+	}
+	return t.render(dir)
 }
 
-func render(mem filesys.FileSystem, dir string) ([]Object, error) {
-	if err := checkLocal(mem, dir); err != nil {
-		return nil, fmt.Errorf("rendering %s: %w", dir, err)
+// tree is all that kustomizations may read.
+type tree struct {
+	mem     filesys.FileSystem
+	sources []bundle.Source // below sourcesDir
+	files   int
+	size    int64     // bytes of all files
+	sum     hash.Hash // over names and contents
+	schema  bool      // a kustomization has an OpenAPI schema of its own
+}
+
+// sourcesDir is where a tree has its sources, each in a folder of its name.
+const sourcesDir = "sources"
+
+func newTree(sources []bundle.Source) *tree {
+	return &tree{mem: filesys.MakeFsInMemory(), sources: sources, sum: sha256.New()}
+}
+
+// add copies a file system into a folder of the tree.
+func (t *tree) add(dir string, fsys fs.FS) error {
+	return fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		data, err := readFile(fsys, name)
+		if err != nil {
+			return err
+		}
+		return t.addFile(path.Join(dir, name), data)
+	})
+}
+
+// addFile refuses what is out of bounds, alias bombs too.
+func (t *tree) addFile(name string, data []byte) error {
+	if t.files++; t.files > maxFiles {
+		return fmt.Errorf("more than %d files", maxFiles)
+	}
+	if t.size += int64(len(data)); t.size > maxTree {
+		return fmt.Errorf("files have more than %d MiB", maxTree>>20)
+	}
+	if len(data) > maxFile {
+		return fmt.Errorf("%s has more than %d MiB", name, maxFile>>20)
+	}
+	if err := checkAliases(data); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	fmt.Fprintf(t.sum, "%s\x00%d\x00", name, len(data))
+	t.sum.Write(data)
+	return t.mem.WriteFile(path.Join("/", name), untype(name, data))
+}
+
+// check makes sure that all that the kustomization in dir needs is in the tree, and
+// points what it names by URL at the sources.
+func (t *tree) check(dir string) error {
+	c := localChecker{mem: t.mem, sources: t.sources, inTree: !path.IsAbs(dir), seen: map[string]bool{}}
+	err := c.folder(path.Join("/", dir))
+	t.schema = t.schema || c.schema
+	return err
+}
+
+// schemas guards kustomize's OpenAPI schema, which the whole process shares. It is read
+// by every rendering and changed only where a kustomization brings one of its own.
+// https://github.com/kubernetes-sigs/kustomize/issues/4824
+var schemas sync.RWMutex
+
+// render builds what check has seen. Several may run at once.
+func (t *tree) render(dir string) ([]Object, error) {
+	if t.schema {
+		schemas.Lock()
+		defer schemas.Unlock()
+		defer openapi.ResetOpenAPI()
+	} else {
+		schemas.RLock()
+		defer schemas.RUnlock()
 	}
 	opts := krusty.MakeDefaultOptions()
 	opts.LoadRestrictions = types.LoadRestrictionsNone // the tree is all there is
 	opts.Reorder = krusty.ReorderOptionLegacy          // sorted by kind, namespace and name
-	resources, err := krusty.MakeKustomizer(opts).Run(mem, path.Join("/", dir))
+	resources, err := krusty.MakeKustomizer(opts).Run(t.mem, path.Join("/", dir))
 	if err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", dir, err)
 	}
@@ -64,36 +143,6 @@ func render(mem filesys.FileSystem, dir string) ([]Object, error) {
 		}
 	}
 	return objs, nil
-}
-
-// load copies a tree into memory, bounded, and refuses alias bombs.
-func load(fsys fs.FS) (filesys.FileSystem, error) {
-	mem := filesys.MakeFsInMemory()
-	var files int
-	var total int64
-	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		if files++; files > maxFiles {
-			return fmt.Errorf("more than %d files", maxFiles)
-		}
-		data, err := readFile(fsys, name)
-		if err != nil {
-			return err
-		}
-		if total += int64(len(data)); total > maxTree {
-			return fmt.Errorf("files have more than %d MiB", maxTree>>20)
-		}
-		if err := checkAliases(data); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		return mem.WriteFile(path.Join("/", name), untype(name, data))
-	})
-	if err != nil {
-		return nil, err
-	}
-	return mem, nil
 }
 
 func readFile(fsys fs.FS, name string) ([]byte, error) {

@@ -41,7 +41,7 @@ func runBake(ctx context.Context, e *env, o bakeOptions) error {
 	if err != nil {
 		return err
 	}
-	l, err := p.lock()
+	l, err := p.lock(ctx)
 	if err != nil {
 		return err
 	}

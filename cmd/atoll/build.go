@@ -7,12 +7,15 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"atoll/bundle"
 )
 
 type buildOptions struct {
 	projectOptions
 	remoteOptions
 	nodeOptions
+	frozen bool
 }
 
 func newBuildCommand(e *env) *cobra.Command {
@@ -27,6 +30,7 @@ func newBuildCommand(e *env) *cobra.Command {
 	o.projectOptions.addFlags(cmd.Flags())
 	o.remoteOptions.addFlags(cmd.Flags())
 	o.nodeOptions.addFlags(cmd.Flags())
+	addFrozen(cmd.Flags(), &o.frozen)
 	return cmd
 }
 
@@ -35,12 +39,12 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(p.lockFile); errors.Is(err, fs.ErrNotExist) {
-		if err := p.resolve(ctx, e, o.remoteOptions); err != nil {
-			return err
-		}
+	var l *bundle.Lock
+	if _, statErr := os.Stat(p.lockFile); errors.Is(statErr, fs.ErrNotExist) && !o.frozen {
+		l, err = p.resolve(ctx, e, o.remoteOptions)
+	} else {
+		l, err = p.frozen(ctx, e, o.remoteOptions)
 	}
-	l, err := p.lock()
 	if err != nil {
 		return err
 	}

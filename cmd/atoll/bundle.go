@@ -51,7 +51,7 @@ func runBundle(ctx context.Context, e *env, o bundleOptions) error {
 	if err != nil {
 		return err
 	}
-	l, err := p.lock()
+	l, err := p.lock(ctx)
 	if err != nil {
 		return err
 	}

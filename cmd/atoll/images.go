@@ -1,18 +1,24 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"atoll/bundle"
 	"atoll/bundle/manifest"
+	"atoll/bundle/source"
+	"atoll/images"
 )
 
 type imagesOptions struct {
 	projectOptions
+	sourceOptions
 	manifests string
 	json      bool
 }
@@ -23,7 +29,8 @@ func newImagesCommand(e *env) *cobra.Command {
 		Use:   "images",
 		Short: "List the images that the stack needs, and where each was found",
 		Long: `Images renders the stack and lists every image it needs, a line for each place that
-names one. With --manifests it reads any other manifests instead. It uses no network.
+names one. With --manifests it reads any other manifests instead. It uses no network: the
+stack's sources are those that the lock names, or --source gives.
 
 What looks like an image but cannot be told is reported to stderr.
 ` + exitStatus,
@@ -32,17 +39,18 @@ What looks like an image but cannot be told is reported to stderr.
 			if o.manifests != "" && cmd.Flags().Changed("file") {
 				return usageError{withHint(errors.New("--file and --manifests exclude each other"), "%s --help", cmd.CommandPath())}
 			}
-			return runImages(e, o)
+			return runImages(cmd.Context(), e, o)
 		},
 	}
-	o.addFlags(cmd.Flags())
+	o.projectOptions.addFlags(cmd.Flags())
+	o.sourceOptions.addFlags(cmd.Flags())
 	cmd.Flags().StringVar(&o.manifests, "manifests", "", "file, folder or kustomization to search instead of a definition's stack")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print a JSON list of objects with reference, tier and where")
 	return cmd
 }
 
-func runImages(e *env, o imagesOptions) error {
-	found, err := o.find()
+func runImages(ctx context.Context, e *env, o imagesOptions) error {
+	found, err := o.find(ctx)
 	if err != nil {
 		return err
 	}
@@ -56,25 +64,69 @@ func runImages(e *env, o imagesOptions) error {
 	}
 	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
 	for _, i := range found.Images {
+		tier := i.Tier
+		if i.Omitted != "" {
+			tier += ", left out"
+		}
 		for _, where := range i.Where {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", i.Reference, i.Tier, where)
+			fmt.Fprintf(w, "%s\t%s\t%s\n", i.Reference, tier, where)
 		}
 	}
 	return w.Flush()
 }
 
 // find gives the images of the definition's stack, or of other manifests.
-func (o *imagesOptions) find() (*manifest.Findings, error) {
+func (o *imagesOptions) find(ctx context.Context) (*manifest.Findings, error) {
 	if o.manifests == "" {
 		p, err := o.load()
 		if err != nil {
 			return nil, err
 		}
-		return p.found, nil
+		sources, err := p.localSources(o.sourceOptions)
+		if err != nil {
+			return nil, err
+		}
+		return p.found, hintSource(p.render(ctx, sources))
 	}
 	objs, err := manifest.Read(o.manifests)
 	if err != nil {
-		return nil, err
+		return nil, hintSource(err)
 	}
 	return manifest.Images(objs)
+}
+
+// localSources gives the stack's sources from where the user says, else from the store as
+// locked. Nothing is fetched.
+func (p *project) localSources(o sourceOptions) (map[string]*source.Tree, error) {
+	opts := &images.Options{Sources: o.sources, AllowModified: o.allowModified}
+	if err := images.CheckSources(opts, p.stack.Sources); err != nil {
+		return nil, usageError{err}
+	}
+	sources := map[string]*source.Tree{}
+	for _, s := range p.stack.Sources {
+		var err error
+		if o.sources[s.Name] != "" {
+			sources[s.Name], err = images.ReadSource(s, opts)
+		} else {
+			sources[s.Name], err = p.storedSource(s.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return sources, nil
+}
+
+func (p *project) storedSource(name string) (*source.Tree, error) {
+	l, err := p.readLock()
+	if err != nil {
+		return nil, withHint(fmt.Errorf("source %s: %w", name, err), "or give it by --source %s=PATH", name)
+	}
+	s, err := p.store()
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(l.Sources, func(l bundle.LockedSource) bool { return l.Name == name })
+	tree, err := images.OpenSource(s, l.Sources[i]) // readLock has seen that it is there
+	return tree, hintRemake(err, "atoll mirror -f %s", p.file)
 }

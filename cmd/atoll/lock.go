@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"atoll/bundle"
+	"atoll/bundle/manifest"
 	"atoll/images"
 	"atoll/images/disk"
 )
@@ -18,21 +20,33 @@ import (
 // remoteOptions are the flags of the commands that dial out.
 type remoteOptions struct {
 	mirrors map[string]string
-	sources map[string]string
+	sourceOptions
+}
+
+// sourceOptions are the flags of the commands that read a stack's sources.
+type sourceOptions struct {
+	sources       map[string]string
+	allowModified []string
+}
+
+func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
+	f.StringToStringVar(&o.sources, "source", nil, "take a source from disk: `NAME=PATH` of a folder, an archive or a file, may be repeated; k3s=FOLDER is the k3s release")
+	f.StringSliceVar(&o.allowModified, "allow-modified", nil, "take the source `NAME` as it is, though it is not the one that the stack names")
 }
 
 func (o *remoteOptions) addFlags(f *pflag.FlagSet) {
 	f.StringToStringVar(&o.mirrors, "mirror", nil, "send a registry's traffic elsewhere: `HOST=URL`, may be repeated")
-	f.StringToStringVar(&o.sources, "source", nil, "take a source from disk: `NAME=PATH`; k3s=FOLDER is the k3s release")
+	o.sourceOptions.addFlags(f)
 }
 
 func (o *remoteOptions) options(e *env) *images.Options {
-	return &images.Options{Mirrors: o.mirrors, Sources: o.sources, Log: e.log}
+	return &images.Options{Mirrors: o.mirrors, Sources: o.sources, AllowModified: o.allowModified, Log: e.log}
 }
 
 type lockOptions struct {
 	projectOptions
 	remoteOptions
+	frozen bool
 }
 
 func newLockCommand(e *env) *cobra.Command {
@@ -41,15 +55,23 @@ func newLockCommand(e *env) *cobra.Command {
 		Use:   "lock",
 		Short: "Resolve the definition into appliance.lock",
 		Long: `Lock asks registries, the k3s release and the Debian archive what the definition
-means today, and writes the answer to the lock beside it: every image by digest,
-every file and package by checksum.
+means today, and writes the answer to the lock beside it: every source tree, image,
+file and package by checksum. It prints how large the images are, before any is fetched.
+
+With --frozen it writes nothing and asks no registry: it fails, with exit status 3, if
+the lock does not fit the definition and the stack any more.
 ` + exitStatus,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runLock(cmd.Context(), e, o) },
 	}
 	o.projectOptions.addFlags(cmd.Flags())
 	o.remoteOptions.addFlags(cmd.Flags())
+	addFrozen(cmd.Flags(), &o.frozen)
 	return cmd
+}
+
+func addFrozen(f *pflag.FlagSet, frozen *bool) {
+	f.BoolVar(frozen, "frozen", false, "fail if the lock is missing or stale, for CI; never write one")
 }
 
 func runLock(ctx context.Context, e *env, o lockOptions) error {
@@ -57,47 +79,119 @@ func runLock(ctx context.Context, e *env, o lockOptions) error {
 	if err != nil {
 		return err
 	}
-	return p.resolve(ctx, e, o.remoteOptions)
+	if o.frozen {
+		l, err := p.frozen(ctx, e, o.remoteOptions)
+		if err != nil {
+			return err
+		}
+		return writeSizes(e.stdout, l)
+	}
+	l, err := p.resolve(ctx, e, o.remoteOptions)
+	if err != nil {
+		return err
+	}
+	return writeSizes(e.stdout, l)
+}
+
+// frozen reads the lock and gets the sources that it names, so that it can be held
+// against what they render to.
+func (p *project) frozen(ctx context.Context, e *env, o remoteOptions) (*bundle.Lock, error) {
+	l, err := p.readLock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, withHint(fmt.Errorf("%s: %w: there is none", p.lockFile, bundle.ErrStale), "atoll lock -f %s", p.file)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := p.mirrorSources(ctx, e, l, o); err != nil {
+		return nil, err
+	}
+	return l, p.checkLock(ctx, l)
 }
 
 // resolve makes the lock.
-func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) error {
-	var errs []error
-	for _, d := range p.found.Doubts {
-		errs = append(errs, errors.New(d.String()))
+func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) (*bundle.Lock, error) {
+	opts := o.options(e)
+	sources, err := p.fetchSources(ctx, e, opts)
+	if err != nil {
+		return nil, err
 	}
-	if err := errors.Join(errs...); err != nil {
-		return withHint(err, "waive it in the stack, or write a rule for it")
+	if err := p.renderLocked(ctx, sources); err != nil {
+		return nil, hintSource(err)
 	}
-	wanted := make([]images.Wanted, 0, len(p.found.Images)+len(p.def.Images))
-	for _, i := range p.found.Images {
-		w := images.Wanted{Reference: i.Reference, Tier: i.Tier}
-		for _, place := range i.Where {
-			w.Where = append(w.Where, place.String())
-		}
-		wanted = append(wanted, w)
-	}
-	for n, ref := range p.def.Images {
-		wanted = append(wanted, images.Wanted{Reference: ref, Tier: bundle.TierRuntime, Where: []string{fmt.Sprintf("definition: images[%d]", n)}})
+	wanted, err := p.wanted()
+	if err != nil {
+		return nil, err
 	}
 	step := e.progress("lock")
-	l, err := images.Resolve(ctx, p.def, wanted, bundle.DigestOf(p.planJSON), disk.Packages(p.def.Base.Packages), o.options(e))
+	l, err := images.Resolve(ctx, p.def, wanted, bundle.DigestOf(p.planJSON), disk.Packages(p.def.Base.Packages), opts)
 	if err != nil {
 		step.end(err, "")
-		return err
+		return nil, err
 	}
+	l.Sources = sources
 	data, err := l.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if old, err := os.ReadFile(p.lockFile); err == nil && bytes.Equal(old, data) {
 		step.end(nil, "%s is up to date", p.lockFile)
-		return nil
+		return l, nil
 	}
 	err = bundle.WriteFile(p.lockFile, func(f *os.File) error {
 		_, err := f.Write(data)
 		return err
 	})
 	step.end(err, "%d images, %d files, %d packages in %s", len(l.Images), len(l.Files), len(l.Packages), p.lockFile)
+	return l, err
+}
+
+// fetchSources puts the stack's sources into the store.
+func (p *project) fetchSources(ctx context.Context, e *env, opts *images.Options) ([]bundle.LockedSource, error) {
+	if err := images.CheckSources(opts, p.stack.Sources); err != nil {
+		return nil, usageError{err}
+	}
+	if len(p.stack.Sources) == 0 {
+		return nil, nil
+	}
+	s, err := p.store()
+	if err != nil {
+		return nil, err
+	}
+	step := e.progress("sources")
+	locked, err := images.FetchSources(ctx, p.def, p.stack.Sources, s, opts)
+	step.end(err, "%d", len(locked))
+	return locked, err
+}
+
+// hintSource says what to do about what no source has.
+func hintSource(err error) error {
+	var remote *manifest.RemoteError
+	if errors.As(err, &remote) {
+		return withHint(err, "put it beside the kustomization: nothing is fetched while manifests are rendered")
+	}
 	return err
+}
+
+// wanted are the images to resolve. What may be an image and cannot be told is an error.
+func (p *project) wanted() ([]images.Wanted, error) {
+	var errs []error
+	for _, d := range p.found.Doubts {
+		errs = append(errs, errors.New(d.String()))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, withHint(err, "waive it in the stack, or write a rule for it")
+	}
+	var wanted []images.Wanted
+	for _, i := range p.found.Images {
+		if i.Omitted != "" {
+			continue
+		}
+		w := images.Wanted{Reference: i.Reference, From: i.From, Tier: i.Tier}
+		for _, place := range i.Where {
+			w.Where = append(w.Where, place.String())
+		}
+		wanted = append(wanted, w)
+	}
+	return wanted, nil
 }

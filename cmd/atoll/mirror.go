@@ -36,11 +36,33 @@ func runMirror(ctx context.Context, e *env, o mirrorOptions) error {
 	if err != nil {
 		return err
 	}
-	l, err := p.lock()
+	l, err := p.readLock()
 	if err != nil {
 		return err
 	}
+	if err := p.mirrorSources(ctx, e, l, o.remoteOptions); err != nil {
+		return err
+	}
+	if err := p.checkLock(ctx, l); err != nil {
+		return err
+	}
 	return p.mirror(ctx, e, l, o.remoteOptions)
+}
+
+// mirrorSources fetches the sources of the lock that the store lacks.
+func (p *project) mirrorSources(ctx context.Context, e *env, l *bundle.Lock, o remoteOptions) error {
+	opts := o.options(e)
+	if err := images.CheckSources(opts, p.stack.Sources); err != nil {
+		return usageError{err}
+	}
+	if len(l.Sources) == 0 {
+		return nil
+	}
+	s, err := p.store()
+	if err != nil {
+		return err
+	}
+	return images.MirrorSources(ctx, p.stack.Sources, l, s, opts)
 }
 
 // mirror fills the store.

@@ -24,7 +24,7 @@ func newNodeCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "What runs on the appliance",
-		Long:  "Node holds the commands that the appliance itself runs. People need only status.",
+		Long:  "Node holds the commands that the appliance itself runs. People need only status and secret.",
 		Args:  args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -33,6 +33,7 @@ func newNodeCommand(e *env) *cobra.Command {
 		newNodePartCommand(e, "registry", "Serve the bundle's images and the status", runNodeRegistry),
 		newNodePartCommand(e, "install", "Install the stack, phase by phase", runNodeInstall),
 		newNodeStatusCommand(e),
+		newNodeSecretCommand(e),
 	)
 	return cmd
 }

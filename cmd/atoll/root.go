@@ -1,21 +1,12 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
 	"log"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-
-	"atoll/bundle"
-	"atoll/bundle/manifest"
-	"atoll/bundle/stack"
 )
 
 func newRootCommand(e *env) *cobra.Command {
@@ -49,7 +40,8 @@ that installs all of it on its first boot with no network at all.
 	cmd.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log what is done, to stderr")
 	cmd.AddGroup(&cobra.Group{ID: "build", Title: "From definition to disk image:"},
 		&cobra.Group{ID: "use", Title: "Running it:"})
-	for _, c := range []*cobra.Command{newInitCommand(e), newImagesCommand(e), newLockCommand(e), newMirrorCommand(e),
+	for _, c := range []*cobra.Command{newInitCommand(e), newImagesCommand(e), newLockCommand(e), newWhyCommand(e),
+		newDiffCommand(e), newMirrorCommand(e),
 		newBundleCommand(e), newBakeCommand(e), newBuildCommand(e)} {
 		c.GroupID = "build"
 		cmd.AddCommand(c)
@@ -87,97 +79,4 @@ func version() string {
 		return info.Main.Version
 	}
 	return "(unknown)"
-}
-
-// projectOptions are the flags of every command that reads a definition.
-type projectOptions struct {
-	file  string
-	cache string
-}
-
-func (o *projectOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVarP(&o.file, "file", "f", "appliance.yaml", "definition to read; its lock and build/ lie beside it")
-	f.StringVar(&o.cache, "cache", "", "folder for what is downloaded and built once (default: atoll in the user's cache folder)")
-}
-
-// project is a definition and the places that belong to it.
-type project struct {
-	def      *bundle.Definition
-	file     string
-	lockFile string
-	out      string // build/
-	cache    string
-	planJSON []byte // the stack's rendered plan
-	found    *manifest.Findings
-}
-
-// load reads the definition and renders its stack. It needs no network.
-func (o *projectOptions) load() (*project, error) {
-	def, err := bundle.ReadDefinition(o.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, withHint(err, `"atoll init" writes one`)
-	}
-	if err != nil {
-		return nil, err
-	}
-	cache := o.cache
-	if cache == "" {
-		dir, err := os.UserCacheDir()
-		if err != nil {
-			return nil, withHint(fmt.Errorf("finding the cache folder: %w", err), "set --cache")
-		}
-		cache = filepath.Join(dir, "atoll")
-	}
-	p := &project{def: def, file: o.file, cache: cache,
-		lockFile: o.file[:len(o.file)-len(filepath.Ext(o.file))] + ".lock",
-		out:      filepath.Join(filepath.Dir(o.file), "build")}
-	return p, p.render()
-}
-
-func (p *project) render() error {
-	s, err := stack.Load(p.def.Stack)
-	if err != nil {
-		return err
-	}
-	plan, found, err := manifest.Plan(s)
-	if err != nil {
-		return err
-	}
-	p.found = found
-	p.planJSON, err = plan.Encode()
-	return err
-}
-
-// store opens the machine's store, made if it is not there.
-func (p *project) store() (*bundle.Store, error) {
-	return bundle.OpenStore(filepath.Join(p.cache, "store"))
-}
-
-// lock reads the lock and refuses a stale one.
-func (p *project) lock() (*bundle.Lock, error) {
-	mend := "atoll lock -f " + p.file
-	data, err := os.ReadFile(p.lockFile)
-	if err != nil {
-		return nil, withHint(fmt.Errorf("reading lock: %w", err), "%s", mend)
-	}
-	l, err := bundle.ParseLock(p.lockFile, data)
-	if err != nil {
-		return nil, withHint(err, "%s", mend)
-	}
-	if err := l.Check(p.def, bundle.DigestOf(p.planJSON)); err != nil {
-		return nil, withHint(fmt.Errorf("%s: %w", p.lockFile, err), "%s", mend)
-	}
-	return l, nil
-}
-
-// output is where a result goes: what the user said, else its place in build/,
-// which is then made.
-func (p *project) output(flag, suffix string) (string, error) {
-	if flag != "" {
-		return flag, nil
-	}
-	if err := os.MkdirAll(p.out, 0o755); err != nil {
-		return "", fmt.Errorf("making the output folder: %w", err)
-	}
-	return filepath.Join(p.out, p.def.Name+suffix), nil
 }

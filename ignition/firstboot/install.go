@@ -38,7 +38,7 @@ type installed struct {
 // apply, then a wait until all of the phase is as it should be. What can pass by itself
 // (an API server that restarts, a webhook that does not answer yet) is tried again until
 // the phase's time is up. A plan that was installed before is not applied again, only
-// waited for.
+// waited for. What the plan wants made up is made up before the first phase, and kept.
 func Install(ctx context.Context, b *bundle.Bundle, kubeconfig string, o *Options) error {
 	opts := o.withDefaults()
 	plan, err := b.Plan()
@@ -46,6 +46,10 @@ func Install(ctx context.Context, b *bundle.Bundle, kubeconfig string, o *Option
 		return fmt.Errorf("installing: %w", err)
 	}
 	data, err := plan.Encode()
+	if err != nil {
+		return fmt.Errorf("installing: %w", err)
+	}
+	phases, err := parsePhases(plan, opts)
 	if err != nil {
 		return fmt.Errorf("installing: %w", err)
 	}
@@ -64,8 +68,15 @@ func Install(ctx context.Context, b *bundle.Bundle, kubeconfig string, o *Option
 		return fmt.Errorf("installing: waiting for k3s: %w", err)
 	}
 	again := isInstalled(opts.installed, record)
-	for _, p := range plan.Phases {
-		if err := opts.phase(p.Name, func() error { return c.install(ctx, p, again) }); err != nil {
+	if len(plan.Secrets) > 0 {
+		path := filepath.Join(filepath.Dir(opts.installed), filepath.Base(SecretsPath))
+		err := opts.phase(phaseSecrets, func() error { return placeSecrets(path, plan.Secrets, phases, again) })
+		if err != nil {
+			return fmt.Errorf("installing: %w", err)
+		}
+	}
+	for i, p := range plan.Phases {
+		if err := opts.phase(p.Name, func() error { return c.install(ctx, p, phases[i], again) }); err != nil {
 			return fmt.Errorf("installing phase %s: %w", p.Name, err)
 		}
 	}
@@ -75,6 +86,11 @@ func Install(ctx context.Context, b *bundle.Bundle, kubeconfig string, o *Option
 		}
 	}
 	fmt.Fprintln(opts.Console, "atoll: ready")
+	for _, s := range plan.Secrets {
+		if s.User != "" {
+			fmt.Fprintf(opts.Console, "atoll: sign in as %s; the password: sudo atoll node secret %s\n", s.User, s.Name)
+		}
+	}
 	return opts.update(func(s *bundle.Status) { s.State, s.Error, s.Log = bundle.StateReady, "", nil })
 }
 
@@ -97,21 +113,31 @@ func writeInstalled(path string, record installed) error {
 	return bundle.WriteFile(path, func(f *os.File) error { return json.NewEncoder(f).Encode(record) })
 }
 
+// parsePhases gives the objects of each phase. One that cannot be parsed has failed.
+func parsePhases(plan *bundle.Plan, opts Options) ([][]*unstructured.Unstructured, error) {
+	var phases [][]*unstructured.Unstructured
+	for _, p := range plan.Phases {
+		objs, err := ssautil.ReadObjects(strings.NewReader(p.Manifest))
+		if err != nil {
+			err = fmt.Errorf("parsing manifest of phase %s: %w", p.Name, err)
+			return nil, opts.phase(p.Name, func() error { return err })
+		}
+		phases = append(phases, objs)
+	}
+	return phases, nil
+}
+
 // install brings one phase about.
-func (c *cluster) install(ctx context.Context, p bundle.Phase, again bool) error {
+func (c *cluster) install(ctx context.Context, p bundle.Phase, objs []*unstructured.Unstructured, again bool) error {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
-	objs, err := ssautil.ReadObjects(strings.NewReader(p.Manifest))
-	if err != nil {
-		return fmt.Errorf("parsing manifest: %w", err)
-	}
 	if !again {
 		err := c.retry(ctx, p.Name, func() error { return c.apply(ctx, objs) })
 		if err != nil {
 			return err
 		}
 	}
-	err = c.retry(ctx, p.Name, func() error { return c.check(ctx, objs, again) })
+	err := c.retry(ctx, p.Name, func() error { return c.check(ctx, objs, again) })
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -79,6 +79,9 @@ func Prepare(ctx context.Context, b *bundle.Bundle, root string, o *Options) err
 func newStatus(name string, plan *bundle.Plan) bundle.Status {
 	s := bundle.Status{Appliance: name, State: bundle.StateRunning}
 	names := []string{phasePrepare, phaseRegistry, phaseK3s}
+	if len(plan.Secrets) > 0 {
+		names = append(names, phaseSecrets)
+	}
 	for _, p := range plan.Phases {
 		names = append(names, p.Name)
 	}

@@ -33,6 +33,7 @@ const (
 	phasePrepare  = "prepare"
 	phaseRegistry = "registry"
 	phaseK3s      = "k3s"
+	phaseSecrets  = "secrets" // only where the plan has some
 )
 
 // Options of what runs on the node. Nil is fine.

@@ -44,6 +44,9 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	addr := flags.String("addr", "127.0.0.1:0", "serve: loopback address of the registry; port 0 takes a free one")
 	dir := flags.String("dir", "build/registry", "serve: folder of the registry's content")
+	var more extra
+	flags.StringVar(&more.standIns, "stand-ins", "", "file with names, one a line, to push a small image under each as well")
+	flags.StringVar(&more.plan, "plan", "", "plan to put into the image ghcr.io/atoll-lab/dryrun:1.0, which is pushed then")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -52,21 +55,21 @@ func run(ctx context.Context, args []string) error {
 		if flags.NArg() != 1 {
 			return errors.New("push wants the URL of one registry")
 		}
-		return push(ctx, flags.Arg(0))
+		return push(ctx, flags.Arg(0), more)
 	case "serve":
 		if flags.NArg() == 0 {
 			return errors.New("serve wants a command after --")
 		}
-		return serve(ctx, *addr, *dir, flags.Args())
+		return serve(ctx, *addr, *dir, more, flags.Args())
 	case "digests":
-		return printDigests(ctx)
+		return printDigests(ctx, more)
 	default:
 		return fmt.Errorf("unknown command %q", args[0])
 	}
 }
 
-func printDigests(ctx context.Context) error {
-	all, err := buildAll(ctx)
+func printDigests(ctx context.Context, more extra) error {
+	all, err := buildAll(ctx, more)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // push builds the lab's images and pushes them to the registry at the URL.
-func push(ctx context.Context, registry string) error {
+func push(ctx context.Context, registry string, more extra) error {
 	u, err := url.Parse(registry)
 	if err != nil || u.Host == "" {
 		return fmt.Errorf("%q is not a registry's URL like http://127.0.0.1:5001", registry)
@@ -30,7 +30,7 @@ func push(ctx context.Context, registry string) error {
 	if u.Scheme == "http" {
 		opts = append(opts, name.Insecure)
 	}
-	all, err := buildAll(ctx)
+	all, err := buildAll(ctx, more)
 	if err != nil {
 		return err
 	}
@@ -62,13 +62,13 @@ func digestOf(t remote.Taggable) (v1.Hash, error) {
 }
 
 // serve runs a registry for as long as a command needs it, with the lab's images in it.
-func serve(ctx context.Context, addr, dir string, command []string) error {
+func serve(ctx context.Context, addr, dir string, more extra, command []string) error {
 	r, err := startRegistry(ctx, addr, dir)
 	if err != nil {
 		return err
 	}
 	defer r.stop()
-	if err := push(ctx, r.url); err != nil {
+	if err := push(ctx, r.url, more); err != nil {
 		return err
 	}
 	args := make([]string, len(command))

@@ -32,7 +32,7 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.stop()
-	if err := push(ctx, r.url); err != nil {
+	if err := push(ctx, r.url, extra{}); err != nil {
 		t.Fatal(err)
 	}
 	var wanted []images.Wanted
@@ -125,11 +125,11 @@ func lock(t *testing.T, registry string, wanted []images.Wanted) (*bundle.Defini
 
 func TestServePassesExitCodeOn(t *testing.T) {
 	needs(t, "docker-registry", "go")
-	err := serve(t.Context(), "127.0.0.1:0", t.TempDir(), []string{"sh", "-c", `case $1 in http://127.0.0.1:*) exit 7;; esac`, "sh", "{registry}"})
+	err := serve(t.Context(), "127.0.0.1:0", t.TempDir(), extra{}, []string{"sh", "-c", `case $1 in http://127.0.0.1:*) exit 7;; esac`, "sh", "{registry}"})
 	if err == nil || !strings.Contains(err.Error(), "exit status 7") {
 		t.Errorf("got %v, want the command's exit code", err)
 	}
-	if err := serve(t.Context(), "0.0.0.0:0", t.TempDir(), []string{"true"}); err == nil || !strings.Contains(err.Error(), "not a loopback") {
+	if err := serve(t.Context(), "0.0.0.0:0", t.TempDir(), extra{}, []string{"true"}); err == nil || !strings.Contains(err.Error(), "not a loopback") {
 		t.Errorf("got %v, want a refusal of an address that others reach", err)
 	}
 }

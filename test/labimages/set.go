@@ -44,7 +44,7 @@ type built struct {
 }
 
 // buildAll makes every image of the lab.
-func buildAll(ctx context.Context) ([]built, error) {
+func buildAll(ctx context.Context, more extra) ([]built, error) {
 	dir, err := os.MkdirTemp("", "labimages-")
 	if err != nil {
 		return nil, fmt.Errorf("making work folder: %w", err)
@@ -67,7 +67,9 @@ func buildAll(ctx context.Context) ([]built, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building %s: %w", pinnedName, err)
 	}
-	return append(out, built{[]string{pinnedName}, p}), nil
+	out = append(out, built{[]string{pinnedName}, p})
+	moreImages, err := b.more(ctx, more)
+	return append(out, moreImages...), err
 }
 
 type builder struct {

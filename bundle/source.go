@@ -1,0 +1,38 @@
+package bundle
+
+import "strings"
+
+// Source is a tree of manifests, or one file of them, that a stack takes from
+// elsewhere: a git repository at a commit, or a URL.
+type Source struct {
+	// Name tells it apart, like kubeflow-manifests.
+	Name string `yaml:"name"`
+	// Repository is a git repository's URL, without ".git".
+	Repository string `yaml:"repository,omitempty"`
+	// Ref is the tag or branch that manifests call the commit by.
+	Ref string `yaml:"ref,omitempty"`
+	// Commit is what is fetched; the ref if it is empty.
+	Commit string `yaml:"commit,omitempty"`
+	// Tree is the commit's git tree hash (sha1, hexadecimal). A source without one is
+	// locked as it is first seen.
+	Tree string `yaml:"tree,omitempty"`
+	// Path is the one folder of the repository that is kept. Empty keeps all.
+	Path string `yaml:"path,omitempty"`
+	// URL is that of a file, in place of a repository.
+	URL string `yaml:"url,omitempty"`
+	// SHA256 is the file's checksum, where upstream publishes one (hexadecimal).
+	SHA256 string `yaml:"sha256,omitempty"`
+}
+
+// Archive is the URL to fetch: that of the file, or of the repository's archive at the
+// commit or, without one, at the tag. GitHub and Gitea serve it there.
+func (s Source) Archive() string {
+	if s.URL != "" {
+		return s.URL
+	}
+	at := s.Commit
+	if at == "" {
+		at = "refs/tags/" + s.Ref
+	}
+	return strings.TrimSuffix(s.Repository, "/") + "/archive/" + at + ".tar.gz"
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"atoll/bundle"
+	"atoll/bundle/manifest"
+	"atoll/bundle/source"
+	"atoll/bundle/stack"
+	"atoll/images"
+)
+
+// projectOptions are the flags of every command that reads a definition.
+type projectOptions struct {
+	file  string
+	cache string
+}
+
+func (o *projectOptions) addFlags(f *pflag.FlagSet) {
+	f.StringVarP(&o.file, "file", "f", "appliance.yaml", "definition to read; its lock and build/ lie beside it")
+	f.StringVar(&o.cache, "cache", "", "folder for what is downloaded and built once (default: atoll in the user's cache folder)")
+}
+
+// project is a definition and the places that belong to it.
+type project struct {
+	def      *bundle.Definition
+	stack    *stack.Stack
+	file     string
+	lockFile string
+	out      string // build/
+	cache    string
+
+	// Known once the stack is rendered:
+	planJSON []byte
+	found    *manifest.Findings
+}
+
+// load reads the definition and the stack that it names. It needs no network.
+func (o *projectOptions) load() (*project, error) {
+	def, err := bundle.ReadDefinition(o.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, withHint(err, `"atoll init" writes one`)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cache := o.cache
+	if cache == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return nil, withHint(fmt.Errorf("finding the cache folder: %w", err), "set --cache")
+		}
+		cache = filepath.Join(dir, "atoll")
+	}
+	s, err := stack.Load(def.Stack)
+	if err != nil {
+		return nil, err
+	}
+	return &project{def: def, stack: s, file: o.file, cache: cache,
+		lockFile: o.file[:len(o.file)-len(filepath.Ext(o.file))] + ".lock",
+		out:      filepath.Join(filepath.Dir(o.file), "build")}, nil
+}
+
+// render makes the plan of the stack out of its sources.
+func (p *project) render(ctx context.Context, sources map[string]*source.Tree) error {
+	plan, found, err := manifest.Plan(ctx, manifest.Input{Stack: p.stack, Definition: p.def, Sources: sources, Cache: filepath.Join(p.cache, "rendered")})
+	if err != nil {
+		return err
+	}
+	p.found = found
+	p.planJSON, err = plan.Encode()
+	return err
+}
+
+// renderLocked does so out of those that a lock names, which the store has.
+func (p *project) renderLocked(ctx context.Context, locked []bundle.LockedSource) error {
+	if len(locked) == 0 {
+		return p.render(ctx, nil)
+	}
+	s, err := p.store()
+	if err != nil {
+		return err
+	}
+	sources := map[string]*source.Tree{}
+	for _, l := range locked {
+		if sources[l.Name], err = images.OpenSource(s, l); err != nil {
+			return hintRemake(err, "atoll mirror -f %s", p.file)
+		}
+	}
+	return p.render(ctx, sources)
+}
+
+// store opens the machine's store, made if it is not there.
+func (p *project) store() (*bundle.Store, error) {
+	return bundle.OpenStore(filepath.Join(p.cache, "store"))
+}
+
+// readLock reads the lock and refuses one of another definition or other sources.
+func (p *project) readLock() (*bundle.Lock, error) {
+	mend := "atoll lock -f " + p.file
+	data, err := os.ReadFile(p.lockFile)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("reading lock: %w", err), "%s", mend)
+	}
+	l, err := bundle.ParseLock(p.lockFile, data)
+	if err != nil {
+		return nil, withHint(err, "%s", mend)
+	}
+	if err := l.Check(p.def, p.stack.Sources); err != nil {
+		return nil, withHint(fmt.Errorf("%s: %w", p.lockFile, err), "%s", mend)
+	}
+	return l, nil
+}
+
+// lock reads the lock, renders the stack out of its sources and refuses a stale one.
+func (p *project) lock(ctx context.Context) (*bundle.Lock, error) {
+	l, err := p.readLock()
+	if err != nil {
+		return nil, err
+	}
+	return l, p.checkLock(ctx, l)
+}
+
+// checkLock renders the stack and refuses a lock of other manifests.
+func (p *project) checkLock(ctx context.Context, l *bundle.Lock) error {
+	if err := p.renderLocked(ctx, l.Sources); err != nil {
+		return err
+	}
+	if now := bundle.DigestOf(p.planJSON); now != l.Manifests {
+		return withHint(fmt.Errorf("%s: %w: made from other manifests of stack %q (%s, now %s)", p.lockFile, bundle.ErrStale, p.def.Stack, l.Manifests, now),
+			"atoll lock -f %s", p.file)
+	}
+	return nil
+}
+
+// output is where a result goes: what the user said, else its place in build/,
+// which is then made.
+func (p *project) output(flag, suffix string) (string, error) {
+	if flag != "" {
+		return flag, nil
+	}
+	if err := os.MkdirAll(p.out, 0o755); err != nil {
+		return "", fmt.Errorf("making the output folder: %w", err)
+	}
+	return filepath.Join(p.out, p.def.Name+suffix), nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"atoll/bundle"
+)
+
+func newWhyCommand(e *env) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "why IMAGE",
+		Short: "Explain why the lock has an image",
+		Long: `Why prints every place that needs an image of the lock. IMAGE is a reference, in its
+short form too (busybox:1.28), or a part of one.
+` + exitStatus,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error { return runWhy(e, file, args[0]) },
+	}
+	cmd.Flags().StringVarP(&file, "file", "f", "appliance.yaml", "definition whose lock to read")
+	return cmd
+}
+
+func runWhy(e *env, file, name string) error {
+	path := file[:len(file)-len(filepath.Ext(file))] + ".lock"
+	l, err := readLock(path)
+	if err != nil {
+		return withHint(err, "atoll lock -f %s", file)
+	}
+	found := l.Find(name)
+	if len(found) == 0 {
+		return withHint(fmt.Errorf("%s has no image %q", path, name), "atoll images -f %s lists all, those that are left out too", file)
+	}
+	for i, im := range found {
+		if i > 0 {
+			fmt.Fprintln(e.stdout)
+		}
+		fmt.Fprintf(e.stdout, "%s\n  %s, %s, %s\n", im.Reference, im.Tier, size(im.Size), im.Digest)
+		if im.From != "" {
+			fmt.Fprintf(e.stdout, "  fetched from %s\n", im.From)
+		}
+		for _, where := range im.Where {
+			fmt.Fprintf(e.stdout, "  %s\n", where)
+		}
+	}
+	return nil
+}
+
+func readLock(path string) (*bundle.Lock, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading lock: %w", err)
+	}
+	return bundle.ParseLock(path, data)
+}
+
+func newDiffCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "diff OLD NEW",
+		Short: "Compare two locks in images and bytes",
+		Long: `Diff lists the images that are only in one of two locks ("-" and "+"), or that became
+another one ("~"), and how many bytes each makes the appliance larger or smaller.
+` + exitStatus,
+		Args: args(cobra.ExactArgs(2)),
+		RunE: func(_ *cobra.Command, args []string) error { return runDiff(e, args[0], args[1]) },
+	}
+}
+
+func runDiff(e *env, oldPath, newPath string) error {
+	before, err := readLock(oldPath)
+	if err != nil {
+		return err
+	}
+	after, err := readLock(newPath)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	var added, removed, changed int
+	for _, c := range bundle.Diff(before, after) {
+		sign := "~"
+		switch {
+		case c.Old == nil:
+			sign, added = "+", added+1
+		case c.New == nil:
+			sign, removed = "-", removed+1
+		default:
+			changed++
+		}
+		fmt.Fprintf(w, "%s %s\t%s\n", sign, c.Reference, sizeChange(c.Bytes()))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	bytes := after.Total("").Bytes - before.Total("").Bytes
+	_, err = fmt.Fprintf(e.stdout, "%d added, %d removed, %d changed, %s\n", added, removed, changed, sizeChange(bytes))
+	return err
+}
+
+func sizeChange(n int64) string {
+	if n < 0 {
+		return "-" + size(-n)
+	}
+	return "+" + size(n)
+}
+
+// writeSizes prints what each component's images weigh, by tier, and all of them.
+func writeSizes(out io.Writer, l *bundle.Lock) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "COMPONENT\tTIER\tIMAGES\tSIZE")
+	for _, c := range l.Costs() {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", c.Component, c.Tier, c.Images, size(c.Bytes))
+	}
+	for _, tier := range append(bundle.Tiers, "") {
+		if c := l.Total(tier); c.Images > 0 || tier == "" {
+			fmt.Fprintf(w, "all\t%s\t%d\t%s\n", tier, c.Images, size(c.Bytes))
+		}
+	}
+	return w.Flush()
+}

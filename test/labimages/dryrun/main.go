@@ -1,0 +1,155 @@
+// Dryrun holds a plan against a real API server: it applies the plan's namespaces and
+// definitions, waits until each definition is established, and sends every other object as
+// a server-side dry run. So what the server would refuse is known without any of the images
+// that the objects name.
+//
+//	dryrun PLAN
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	ssautil "github.com/fluxcd/pkg/ssa/utils"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"atoll/bundle"
+)
+
+const (
+	// timeout bounds it all. An emulated machine takes some minutes.
+	timeout = 20 * time.Minute
+	owner   = client.FieldOwner("dryrun")
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := run(ctx, os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, "dryrun:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, path string) error {
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return err
+	}
+	config.QPS, config.Burst = 50, 100
+	config.WarningHandler = rest.NoWarnings{}
+	c, err := client.New(config, client.Options{})
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var plan bundle.Plan
+	if err := json.Unmarshal(data, &plan); err != nil {
+		return fmt.Errorf("parsing %s: %w", path, err)
+	}
+	return check(ctx, c, &plan)
+}
+
+// check tells all that the API server refuses.
+func check(ctx context.Context, c client.Client, plan *bundle.Plan) error {
+	var first, rest []*unstructured.Unstructured
+	left := 0
+	for _, p := range plan.Phases {
+		objs, err := ssautil.ReadObjects(strings.NewReader(p.Manifest))
+		if err != nil {
+			return fmt.Errorf("phase %s: %w", p.Name, err)
+		}
+		for _, o := range objs {
+			switch o.GetKind() {
+			case "Namespace", "CustomResourceDefinition":
+				first = append(first, o)
+			case "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration":
+				left++ // with them, but without their servers, nothing would be accepted
+			default:
+				rest = append(rest, o)
+			}
+		}
+	}
+	var errs []error
+	definitions := 0
+	for _, o := range first {
+		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.ForceOwnership, owner); err != nil {
+			errs = append(errs, fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err))
+			continue
+		}
+		if o.GetKind() == "CustomResourceDefinition" {
+			definitions++
+			errs = append(errs, established(ctx, c, o))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	fmt.Printf("%d definitions are established\n", definitions)
+	for _, o := range rest {
+		errs = append(errs, dryRun(ctx, c, o))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	fmt.Printf("%d other objects are accepted; %d webhook configurations were left out\n", len(rest), left)
+	return nil
+}
+
+// established waits for a definition.
+func established(ctx context.Context, c client.Client, o *unstructured.Unstructured) error {
+	for {
+		got := &unstructured.Unstructured{}
+		got.SetGroupVersionKind(o.GroupVersionKind())
+		if err := c.Get(ctx, client.ObjectKeyFromObject(o), got); err != nil {
+			return fmt.Errorf("waiting for definition %s: %w", o.GetName(), err)
+		}
+		conditions, _, err := unstructured.NestedSlice(got.Object, "status", "conditions")
+		if err != nil {
+			return fmt.Errorf("waiting for definition %s: %w", o.GetName(), err)
+		}
+		for _, v := range conditions {
+			if cond, _ := v.(map[string]any); cond["type"] == "Established" && cond["status"] == "True" {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("definition %s is not established: %w", o.GetName(), ctx.Err())
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// dryRun sends one object. A new definition takes a moment until it is served.
+func dryRun(ctx context.Context, c client.Client, o *unstructured.Unstructured) error {
+	for tries := 0; ; tries++ {
+		err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(o.DeepCopy()), client.DryRunAll, client.ForceOwnership, owner)
+		if err == nil {
+			return nil
+		}
+		if tries == 5 || !apierrors.IsNotFound(err) && !apierrors.IsTooManyRequests(err) {
+			return fmt.Errorf("%s %s/%s: %w", o.GetKind(), o.GetNamespace(), o.GetName(), err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(2 * time.Second):
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// extra is what some tests need besides the lab's own images. Empty fields add nothing.
+type extra struct {
+	standIns string // file with names
+	plan     string // file
+}
+
+// dryrunName is the image that holds a plan against an API server.
+const dryrunName = "ghcr.io/atoll-lab/dryrun:1.0"
+
+func (b *builder) more(ctx context.Context, e extra) ([]built, error) {
+	var out []built
+	if e.standIns != "" {
+		names, err := os.ReadFile(e.standIns)
+		if err != nil {
+			return nil, fmt.Errorf("reading names: %w", err)
+		}
+		for i, name := range strings.Fields(string(names)) {
+			what, err := standIn(name, i%2 == 0)
+			if err != nil {
+				return nil, fmt.Errorf("building %s: %w", name, err)
+			}
+			out = append(out, built{[]string{name}, what})
+		}
+	}
+	if e.plan != "" {
+		data, err := os.ReadFile(e.plan)
+		if err != nil {
+			return nil, fmt.Errorf("reading plan: %w", err)
+		}
+		program, err := b.program(ctx, "dryrun", archs[0])
+		if err != nil {
+			return nil, err
+		}
+		plan, err := layer([]file{{"plan.json", 0o644, data}}, true)
+		if err != nil {
+			return nil, err
+		}
+		what, err := image(archs[0], []string{"/dryrun", "/plan.json"}, b.base, program, plan)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, built{[]string{dryrunName}, what})
+	}
+	return out, nil
+}
+
+// standIn is a small image that takes the place of a real one: it has its name and waits
+// for ever. One that is pinned by a digest has always the same, which depends on the
+// repository alone.
+func standIn(name string, multiArch bool) (remote.Taggable, error) {
+	repository, _, pinned := strings.Cut(name, "@")
+	images := map[string]v1.Image{}
+	for _, arch := range archs {
+		l, err := layer([]file{
+			{"NAME", 0o644, []byte(repository + "\n")},
+			{"pause", 0o755, pauseProgram(arch)},
+		}, false)
+		if err != nil {
+			return nil, err
+		}
+		if images[arch], err = image(arch, []string{"/pause"}, l); err != nil {
+			return nil, err
+		}
+	}
+	if multiArch || pinned {
+		return index(archs, images), nil
+	}
+	return images[archs[0]], nil
+}

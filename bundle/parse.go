@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -227,6 +229,10 @@ func (p *parser) collect(e *jsonschema.ValidationError) {
 	case *kind.Enum:
 		p.fail(at, "%q is none of %v", k.Got, k.Want)
 	case *kind.Pattern:
+		if at == k3sVersion {
+			p.checkVersion(k.Got)
+			break
+		}
 		p.fail(at, "%q does not match %s", k.Got, k.Want)
 	case *kind.MaxLength:
 		p.fail(at, "is %d characters long, at most %d are allowed", k.Got, k.Want)
@@ -242,8 +248,37 @@ func (p *parser) collect(e *jsonschema.ValidationError) {
 	}
 }
 
+// k3sVersion is the pointer to the version of k3s.
+const k3sVersion = "/k3s/version"
+
+var (
+	// release is how releases of k3s are tagged: a release, a build of a commit, or one's
+	// own build, as v1.34.4+lab1.
+	release = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z]+([.-][0-9A-Za-z]+)*)?\+(k3s-[0-9a-f]{8}|[a-z][0-9a-z.-]*[0-9])$`)
+	// halfRelease is what people write in its place: the tag of an image or of Kubernetes,
+	// a part of a URL.
+	halfRelease = regexp.MustCompile(`(?i)^(?:k3s)?[-_ :@]*v?[. ]?([0-9]+\.[0-9]+\.[0-9]+)(?:[-_. +~]*((?:alpha|beta|rc)[.-]?[0-9]+))?(?:[-_. +~]|%2B)*(?:k3s?[-_.]?([0-9]*))?$`)
+)
+
+// checkVersion tells of a version that no release of k3s can have, and the nearest that one has.
+func (p *parser) checkVersion(v string) {
+	if release.MatchString(v) && !strings.HasSuffix(v, "+k3") {
+		return
+	}
+	m := halfRelease.FindStringSubmatch(strings.TrimSpace(v))
+	if m == nil {
+		p.fail(k3sVersion, "%q is no version of k3s, which is like v1.34.4+k3s1", v)
+		return
+	}
+	if m[2] != "" {
+		m[2] = "-" + strings.ToLower(m[2])
+	}
+	p.fail(k3sVersion, "%q is no version of k3s: did you mean v%s%s+k3s%s?", v, m[1], m[2], cmp.Or(m[3], "1"))
+}
+
 // check finds what a schema cannot say.
 func (p *parser) check(d *Definition) {
+	p.checkVersion(d.K3s.Version)
 	for i, s := range d.Images {
 		if _, err := CanonicalReference(s); err != nil {
 			p.fail(fmt.Sprintf("/images/%d", i), "%v", errors.Unwrap(err))

@@ -96,7 +96,8 @@ func userConfig(b Butane) (types.Config, error) {
 	}
 	var errs []error
 	for _, r := range refusals(config) {
-		errs = append(errs, &bundle.DefinitionError{File: b.Name, Line: lineOf(root, r.path), Path: fieldPath(r.path), Msg: r.why})
+		known, line := locate(root, r.path)
+		errs = append(errs, &bundle.DefinitionError{File: b.Name, Line: line, Path: fieldPath(known), Msg: r.why})
 	}
 	return config, errors.Join(errs...)
 }
@@ -121,18 +122,18 @@ func parseYAML(b Butane) (*yaml.Node, error) {
 	return doc.Content[0], nil
 }
 
-// lineOf is the line of the deepest node that is there on the way along path. What
-// Butane makes up from shorthand has no line of its own.
-func lineOf(n *yaml.Node, path []any) int {
-	line := n.Line
-	for _, part := range path {
+// locate gives as much of path as is there, and the line of its end. What Butane makes up,
+// from shorthand or a tree of files, has no place of its own.
+func locate(n *yaml.Node, path []any) (known []any, line int) {
+	line = n.Line
+	for i, part := range path {
 		next := child(n, part)
 		if next == nil {
-			break
+			return path[:i], line
 		}
 		n, line = next, next.Line
 	}
-	return line
+	return path, line
 }
 
 func child(n *yaml.Node, part any) *yaml.Node {

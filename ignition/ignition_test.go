@@ -160,7 +160,7 @@ func render(t *testing.T, in Input) types.Config {
 
 func lab(t *testing.T) Input {
 	t.Helper()
-	return input(t, txtar.Parse([]byte("-- appliance.yaml --\nname: lab\nk3s: {version: v1.34.4}\nstack: lab\n")))
+	return input(t, txtar.Parse([]byte("-- appliance.yaml --\nname: lab\nk3s: {version: v1.34.4+k3s1}\nstack: lab\n")))
 }
 
 // TestHostileValues checks that no value of a definition can become another line.

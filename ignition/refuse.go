@@ -1,14 +1,17 @@
 package ignition
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/coreos/ignition/v2/config/util"
 	"github.com/coreos/ignition/v2/config/v3_3/types"
+	"github.com/vincent-petithory/dataurl"
 	"go.yaml.in/yaml/v3"
 
 	"atoll/bundle"
@@ -25,6 +28,7 @@ const (
 	whyWipe    = "is refused: a power cut makes Ignition run twice, and the second run would destroy what the node wrote since"
 	whyKargs   = "kernel arguments are refused: Debian's Ignition cannot set them"
 	whyConfig  = "other configurations are refused: write what they hold into this file"
+	whyWindows = "is a script whose lines end as on Windows, so that it cannot run: save it with LF line ends"
 	whyNetwork = "the node has no network to fetch it from: use inline or local"
 )
 
@@ -54,11 +58,32 @@ func refusals(c types.Config) []refusal {
 			refuse(whyAppend, "storage", "files", i, "append")
 		}
 		source(f.Contents, "storage", "files", i, "contents")
+		if windowsScript(f) {
+			refuse(fmt.Sprintf("%s %s", f.Path, whyWindows), "storage", "files", i, "contents")
+		}
 	}
 	for i, l := range c.Storage.Luks {
 		source(l.KeyFile, "storage", "luks", i, "key_file")
 	}
 	return append(out, wipes(c.Storage)...)
+}
+
+// windowsScript tells whether a file is a script with CRLF at its lines' ends. What YAML
+// itself holds in a block has none any more; a local file comes as it is.
+func windowsScript(f types.File) bool {
+	if f.Contents.Source == nil || util.NotEmpty(f.Contents.Compression) {
+		return false
+	}
+	u, err := dataurl.DecodeString(*f.Contents.Source)
+	if err != nil {
+		return false // another scheme
+	}
+	first, _, _ := bytes.Cut(u.Data, []byte("\n"))
+	if !bytes.HasPrefix(first, []byte("#!")) && filepath.Ext(f.Path) != ".sh" {
+		return false
+	}
+	// After the first line there may be an archive, in which CRLF is no line's end.
+	return bytes.HasSuffix(first, []byte("\r")) || utf8.Valid(u.Data) && bytes.Contains(u.Data, []byte("\r\n"))
 }
 
 // wipes lists what would destroy data in a second run.

@@ -19,7 +19,7 @@ import (
 	"atoll/bundle"
 )
 
-//go:embed lab
+//go:embed lab kubeflow
 var files embed.FS
 
 // Stack is a set of Kubernetes objects that is installed as one.

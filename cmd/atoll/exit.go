@@ -75,9 +75,10 @@ EXIT STATUS
 func hints(err error) []string {
 	var out []string
 	var h hintError
-	if errors.As(err, &h) {
+	for at := err; errors.As(at, &h); at = h.error {
 		out = append(out, h.hint)
 	}
+	slices.Reverse(out) // what is nearest to the cause comes first
 	if packages := missingPackages(err); len(packages) > 0 {
 		out = append(out, "apt-get install "+strings.Join(packages, " "))
 	}

@@ -22,22 +22,9 @@ func TestLab(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a real machine; not in -short")
 	}
-	release, err := filepath.Abs(labK3s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(release, "k3s")); err != nil {
-		t.Skip("no lab k3s release; make lab-k3s builds it")
-	}
-	for _, tool := range []string{"qemu-system-x86_64", "qemu-img", "mmdebstrap", "docker-registry"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed; make deps installs it", tool)
-		}
-	}
+	release := needLab(t)
 	dir := t.TempDir()
-	atoll, labimages := filepath.Join(dir, "atoll"), filepath.Join(dir, "labimages")
-	run(t, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", atoll, "atoll/cmd/atoll")
-	run(t, "go", "build", "-o", labimages, "atoll/test/labimages")
+	atoll, labimages := programs(t, dir)
 
 	text, err := os.ReadFile("lab/appliance.yaml")
 	if err != nil {

@@ -42,7 +42,7 @@ func readArchive(r io.Reader, keep string, l limits) (*Tree, error) {
 		return nil, err
 	}
 	// Packed bytes are bounded too: there are endless ones that unpack to nothing.
-	packed := bufio.NewReader(r)
+	packed := bufio.NewReader(&bounded{r: r, left: l.unpacked})
 	magic, err := packed.Peek(4)
 	if err != nil && err != io.EOF {
 		return nil, err

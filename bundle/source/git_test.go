@@ -47,6 +47,7 @@ func newRepository(t *testing.T) *repository {
 		r.write(name, content, 0o644)
 	}
 	r.write("run.sh", "#!/bin/sh\n", 0o755)
+	r.write("not-run.sh", "#!/bin/sh\n", 0o654) // the owner cannot, so git does not call it executable
 	for name, target := range map[string]string{
 		"link": "a/b", "common/link": "base/x.yaml", "out": "../../etc/passwd", "abs": "/etc/passwd", "dirlink": "common/base",
 		"long link": strings.Repeat("long/", 60) + "file",

@@ -40,9 +40,7 @@ var defaults = limits{entries: 100_000, unpacked: 1 << 30, kept: 512 << 20, file
 const (
 	// maxPath bounds a path and a link's target, in bytes.
 	maxPath = 1024
-	// maxHops is how many links a path may lead over; Linux allows as many.
-	maxHops = 40
-	// maxSteps bounds the folders that links lead through.
+	// maxSteps bounds the links and folders that a link leads through.
 	maxSteps = 256
 )
 
@@ -117,9 +115,9 @@ func (t *Tree) Files() iter.Seq2[string, []byte] {
 
 // follow finds the file that a path leads to, as Linux does; false if there is none.
 func (t *Tree) follow(name string) (int, bool) {
-	at, todo, hops := ".", strings.Split(name, "/"), 0
+	at, todo := ".", strings.Split(name, "/")
 	for steps := 0; len(todo) > 0; steps++ {
-		if steps == maxSteps || t.index[at] != folder || at == "." && todo[0] == ".." {
+		if t.index[at] != folder {
 			return 0, false
 		}
 		at, todo = path.Join(at, todo[0]), todo[1:]
@@ -131,8 +129,7 @@ func (t *Tree) follow(name string) (int, bool) {
 			continue
 		}
 		target := string(t.entries[i].data)
-		hops++
-		if hops > maxHops || path.IsAbs(target) || steps+len(todo)+strings.Count(target, "/") > maxSteps {
+		if path.IsAbs(target) || steps+len(todo)+strings.Count(target, "/") > maxSteps {
 			return 0, false
 		}
 		at, todo = path.Dir(at), append(strings.Split(target, "/"), todo...)

@@ -115,6 +115,7 @@ func TestStrip(t *testing.T) {
 		{[]file{{"top/b", "", 0}, {"c", "", 0}}, "c top/b"},
 		{[]file{{"b", "", 0}}, "b"},
 		{[]file{{"top/.git/HEAD", "", 0}, {"top/b", "", 0}, {"top/c/.git/HEAD", "", 0}}, "b c/.git/HEAD"},
+		{[]file{{"top/.git", "gitdir: elsewhere", 0}, {"top/b", "", 0}}, "b"},
 	} {
 		tree, err := ReadArchive(bytes.NewReader(tarball(t, tc.files...)), "")
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -12,8 +13,8 @@ import (
 
 // extra is what some tests need besides the lab's own images. Empty fields add nothing.
 type extra struct {
-	standIns string // file with names
-	plan     string // file
+	standIns string   // file with names
+	plans    []string // files
 }
 
 // dryrunName is the image that holds a plan against an API server.
@@ -34,26 +35,37 @@ func (b *builder) more(ctx context.Context, e extra) ([]built, error) {
 			out = append(out, built{[]string{name}, what})
 		}
 	}
-	if e.plan != "" {
-		data, err := os.ReadFile(e.plan)
+	if len(e.plans) > 0 {
+		what, err := b.dryrun(ctx, e.plans)
 		if err != nil {
-			return nil, fmt.Errorf("reading plan: %w", err)
-		}
-		program, err := b.program(ctx, "dryrun", archs[0])
-		if err != nil {
-			return nil, err
-		}
-		plan, err := layer([]file{{"plan.json", 0o644, data}}, true)
-		if err != nil {
-			return nil, err
-		}
-		what, err := image(archs[0], []string{"/dryrun", "/plan.json"}, b.base, program, plan)
-		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("building %s: %w", dryrunName, err)
 		}
 		out = append(out, built{[]string{dryrunName}, what})
 	}
 	return out, nil
+}
+
+// dryrun is the program with its plans.
+func (b *builder) dryrun(ctx context.Context, plans []string) (remote.Taggable, error) {
+	program, err := b.program(ctx, "dryrun", archs[0])
+	if err != nil {
+		return nil, err
+	}
+	var files []file
+	entrypoint := []string{"/dryrun"}
+	for _, path := range plans {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading plan: %w", err)
+		}
+		files = append(files, file{filepath.Base(path), 0o644, data})
+		entrypoint = append(entrypoint, "/"+filepath.Base(path))
+	}
+	l, err := layer(files, true)
+	if err != nil {
+		return nil, err
+	}
+	return image(archs[0], entrypoint, b.base, program, l)
 }
 
 // standIn is a small image that takes the place of a real one: it has its name and waits

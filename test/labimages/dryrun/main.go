@@ -3,7 +3,7 @@
 // a server-side dry run. So what the server would refuse is known without any of the images
 // that the objects name.
 //
-//	dryrun PLAN
+//	dryrun PLAN…
 package main
 
 import (
@@ -37,13 +37,13 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := run(ctx, os.Args[1]); err != nil {
+	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "dryrun:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, path string) error {
+func run(ctx context.Context, plans []string) error {
 	config, err := rest.InClusterConfig()
 	if err != nil {
 		return err
@@ -54,15 +54,21 @@ func run(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
+	for _, path := range plans {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		var plan bundle.Plan
+		if err := json.Unmarshal(data, &plan); err != nil {
+			return fmt.Errorf("parsing %s: %w", path, err)
+		}
+		fmt.Println(path)
+		if err := check(ctx, c, &plan); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
 	}
-	var plan bundle.Plan
-	if err := json.Unmarshal(data, &plan); err != nil {
-		return fmt.Errorf("parsing %s: %w", path, err)
-	}
-	return check(ctx, c, &plan)
+	return nil
 }
 
 // check tells all that the API server refuses.
@@ -119,10 +125,8 @@ func established(ctx context.Context, c client.Client, o *unstructured.Unstructu
 		if err := c.Get(ctx, client.ObjectKeyFromObject(o), got); err != nil {
 			return fmt.Errorf("waiting for definition %s: %w", o.GetName(), err)
 		}
-		conditions, _, err := unstructured.NestedSlice(got.Object, "status", "conditions")
-		if err != nil {
-			return fmt.Errorf("waiting for definition %s: %w", o.GetName(), err)
-		}
+		status, _ := got.Object["status"].(map[string]any)
+		conditions, _ := status["conditions"].([]any) // null at first
 		for _, v := range conditions {
 			if cond, _ := v.(map[string]any); cond["type"] == "Established" && cond["status"] == "True" {
 				return nil

@@ -1,0 +1,132 @@
+package images
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"atoll/bundle"
+)
+
+func TestSourceFaults(t *testing.T) {
+	const manifestsPath, apiPath = "/k/manifests/archive/c0ffee.tar.gz", "/k/api/releases/api.yaml"
+	host := func(u *upstream) string { return strings.TrimPrefix(u.url, "http://") }
+	changed := maps.Clone(manifests)
+	changed["common/a.yaml"] = "kind: Another\n"
+	for _, tc := range []struct {
+		name   string
+		break_ func(*testing.T, *upstream)
+		fetch  []string // what the errors say
+		mirror func(*testing.T, error)
+	}{
+		{"cut twice", func(_ *testing.T, u *upstream) { u.cut = 2 }, nil, nil},
+		{"short twice", func(_ *testing.T, u *upstream) { u.short = 2 }, nil, nil},
+		{"cut for ever", func(_ *testing.T, u *upstream) { u.cut = 1000 }, []string{"cut short at"}, checkCorrupt},
+		{"short for ever", func(_ *testing.T, u *upstream) { u.short = 1000 }, []string{"unexpected EOF"}, checkCorrupt},
+		{"another tree", func(t *testing.T, u *upstream) { u.files[manifestsPath] = archiveOf(t, "x/", changed) },
+			[]string{"has git tree", "the stack wants"}, checkCorrupt},
+		{"another file", func(_ *testing.T, u *upstream) { u.files[apiPath] = []byte("kind: Other\n") },
+			[]string{"source api from", "has sha256", "the stack wants"}, checkCorrupt},
+		{"a page", func(_ *testing.T, u *upstream) { u.files[manifestsPath] = []byte(strings.Repeat("<p>log in</p>", 100)) },
+			[]string{"no sound tar"}, checkCorrupt},
+		{"gone", func(_ *testing.T, u *upstream) { u.files = nil }, []string{"does not have it", "source api: "}, func(t *testing.T, err error) {
+			var gone *GoneError
+			if !errors.As(err, &gone) || !strings.HasPrefix(gone.Host, "127.0.0.1:") || !errors.Is(err, bundle.ErrIncomplete) {
+				t.Errorf("got %v, want it gone", err)
+			}
+		}},
+		{"names lead out", func(t *testing.T, u *upstream) {
+			u.files[manifestsPath] = archiveOf(t, "x/", map[string]string{"../../f": ""})
+		}, []string{"refused", `"x/../../f"`}, nil},
+		{"grows without end", func(t *testing.T, u *upstream) {
+			var buf bytes.Buffer
+			z := gzip.NewWriter(&buf)
+			z.Write(make([]byte, 1<<20))
+			z.Close()
+			u.files[manifestsPath], u.endless = buf.Bytes(), true
+		}, []string{"refused", "grows without end", "it has more than 64 MiB"}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(t)
+			sources := u.sources(t)
+			whole := newStore(t)
+			locked, err := FetchSources(context.Background(), definition(t, ""), sources, whole, u.options())
+			if err != nil {
+				t.Fatal(err)
+			}
+			healthy := maps.Clone(u.files)
+			tc.break_(t, u)
+			_, err = FetchSources(context.Background(), definition(t, ""), sources, newStore(t), u.options())
+			if len(tc.fetch) == 0 && err != nil {
+				t.Errorf("fetching: %v", err)
+			}
+			if len(tc.fetch) > 0 {
+				checkText(t, err, append(tc.fetch, "--source ", "=PATH", host(u))...)
+			}
+			s := newStore(t)
+			u.asked()
+			err = MirrorSources(context.Background(), sources, &bundle.Lock{Sources: locked}, s, u.options())
+			switch {
+			case len(tc.fetch) == 0 && err != nil:
+				t.Errorf("mirroring: %v", err)
+			case len(tc.fetch) > 0 && !errors.Is(err, bundle.ErrIncomplete):
+				t.Errorf("mirroring: got %v, want it incomplete", err)
+			case tc.mirror != nil:
+				tc.mirror(t, err)
+			}
+			if n := u.asked(); slices.Contains(tc.fetch, "refused") && n != len(sources) {
+				t.Errorf("%d requests, want one for each source: no other answer would be taken", n)
+			}
+			checkStore(t, s)
+			u.mu.Lock()
+			u.files, u.cut, u.short, u.endless = healthy, 0, 0, false
+			u.mu.Unlock()
+			if err := MirrorSources(context.Background(), sources, &bundle.Lock{Sources: locked}, s, u.options()); err != nil {
+				t.Errorf("next run: %v", err)
+			}
+			contents(t, s, locked[0])
+		})
+	}
+}
+
+func TestOpenSourceCorrupt(t *testing.T) {
+	u := newUpstream(t)
+	s := newStore(t)
+	locked, err := FetchSources(context.Background(), definition(t, ""), u.sources(t), s, u.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range locked {
+		whole, err := os.ReadFile(s.Path(l.Digest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		flipped := bytes.Clone(whole)
+		flipped[len(flipped)/2] ^= 1
+		for name, data := range map[string][]byte{"flipped": flipped, "cut": whole[:len(whole)/2], "longer": append(bytes.Clone(whole), 0), "empty": nil} {
+			if err := os.WriteFile(s.Path(l.Digest), data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			var corrupt *bundle.CorruptError
+			if _, err := OpenSource(s, l); !errors.As(err, &corrupt) || corrupt.Want != l.Digest {
+				t.Errorf("%s is %s: got %v", l.Name, name, err)
+			}
+		}
+	}
+	// A blob that is what its digest says, but no tree.
+	l := locked[0]
+	if l.Digest, err = s.PutBytes(context.Background(), bytes.Repeat([]byte("no tar "), 10_000)); err != nil {
+		t.Fatal(err)
+	}
+	var corrupt *bundle.CorruptError
+	if _, err := OpenSource(s, l); err == nil || errors.As(err, &corrupt) {
+		t.Errorf("no tree: got %v", err)
+	}
+}

@@ -1,0 +1,274 @@
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"atoll/bundle"
+	"atoll/bundle/manifest"
+	"atoll/bundle/source"
+	"atoll/bundle/stack"
+	"atoll/images"
+)
+
+// kubeflowManifests are the real ones, beside the repository. One of their files is
+// shortened, so their tree has another hash than upstream's.
+const kubeflowManifests = "../../shared/upstream/kubeflow-26.03.tar.zst"
+
+// unpackKubeflow gives a folder with Kubeflow's sources, and what names them to atoll.
+func unpackKubeflow(t *testing.T) (dir string, sources map[string]string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds, or boots, an appliance; not in -short")
+	}
+	if _, err := os.Stat(kubeflowManifests); err != nil {
+		t.Skip("the real manifests are not here: ", err)
+	}
+	dir = t.TempDir()
+	run(t, "tar", "-C", dir, "--zstd", "-xf", kubeflowManifests)
+	return dir, map[string]string{
+		"kubeflow-manifests": filepath.Join(dir, "kubeflow-26.03"),
+		"argo-workflows":     filepath.Join(dir, "argo-workflows-3.7.3"),
+		"jobset":             filepath.Join(dir, "jobset-0.10.1/manifests.yaml"),
+	}
+}
+
+// needLab gives the absolute path of the lab k3s release, and skips where it or a tool is
+// not there.
+func needLab(t *testing.T) string {
+	t.Helper()
+	release, err := filepath.Abs(labK3s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(release, "k3s")); err != nil {
+		t.Skip("no lab k3s release; make lab-k3s builds it")
+	}
+	for _, tool := range []string{"qemu-system-x86_64", "qemu-img", "mmdebstrap", "docker-registry"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed; make deps installs it", tool)
+		}
+	}
+	return release
+}
+
+// programs builds atoll and labimages.
+func programs(t *testing.T, dir string) (atoll, labimages string) {
+	t.Helper()
+	atoll, labimages = filepath.Join(dir, "atoll"), filepath.Join(dir, "labimages")
+	run(t, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", atoll, "atoll/cmd/atoll")
+	run(t, "go", "build", "-o", labimages, "atoll/test/labimages")
+	return atoll, labimages
+}
+
+// published are the secrets that upstream's manifests have, which everyone knows: Dex's
+// password (as a hash), the OIDC client's, the cookies', the object store's and Katib's
+// database's.
+var published = regexp.MustCompile(`4K/VkmDd1q1Orb3xAt82zu8gk7Ad6ReFR4LCP9UeYE90NLiN9Df72|JDJ5JDEyJDRLL1ZrbURkMXExT3JiM3hBdDgyenU4|` +
+	`pUBnBOY80SnXgjibTYM9ZWNzY2xreNGQok|cFVCbkJPWTgwU25YZ2ppYlRZTTlaV056WTJ4cmVOR1Fvaw|` +
+	`7d16fee92f8d11b8940b081b3f8b8acb|N2QxNmZlZTkyZjhkMTFiODk0MGIwODFiM2Y4YjhhY2I|minio123|bWluaW8xMjM`)
+
+// TestKubeflow makes the appliance of Kubeflow from the real manifests up to the disk
+// image, with a small image under each of the real names.
+func TestKubeflow(t *testing.T) {
+	dir, sources := unpackKubeflow(t)
+	release := needLab(t)
+	atoll, labimages := programs(t, dir)
+	definition := filepath.Join(dir, "appliance.yaml")
+	text := fmt.Sprintf("name: kf\nstack: kubeflow\nk3s: {version: v1.34.4+lab1, release: %q}\nincludeImages: ['*']\n", release)
+	if err := os.WriteFile(definition, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"-f", definition, "--allow-modified", "kubeflow-manifests"}
+	for name, place := range sources {
+		flags = append(flags, "--source", name+"="+place)
+	}
+
+	// What is pinned by a digest cannot have another image under its name. So the manifests
+	// get the digests of the images that stand in.
+	names := listImages(t, atoll, flags)
+	repin(t, dir, labimages, sources["kubeflow-manifests"], names)
+	names = listImages(t, atoll, flags)
+	if len(names) < 105 {
+		t.Errorf("%d images, want those of the list at least", len(names))
+	}
+	list, hosts := filepath.Join(dir, "names"), map[string]bool{}
+	for _, name := range names {
+		host, _, _ := strings.Cut(name, "/")
+		hosts[host] = true
+	}
+	if err := os.WriteFile(list, []byte(strings.Join(names, "\n")+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for host := range hosts {
+		flags = append(flags, "--mirror", host+"={registry}/"+host)
+	}
+	const both = `"$0" lock "$@" && "$0" build --frozen "$@"`
+	run(t, labimages, append([]string{"serve", "-dir", filepath.Join(dir, "registry"), "-stand-ins", list, "--", "sh", "-c", both, atoll}, flags...)...)
+
+	tar, disk := filepath.Join(dir, "build/kf.bundle.tar"), filepath.Join(dir, "build/kf.raw")
+	run(t, atoll, "bundle", "verify", tar)
+	b, err := bundle.Open(tar)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if len(b.Images()) != len(names) {
+		t.Errorf("%d images in the bundle, want %d", len(b.Images()), len(names))
+	}
+	if _, err := exec.LookPath("sgdisk"); err == nil {
+		if out := run(t, "sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
+			t.Errorf("partition table is not sound:\n%s", out)
+		}
+	}
+	lock, err := os.ReadFile(filepath.Join(dir, "appliance.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := b.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	planText, err := plan.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"lock": lock, "plan": planText} {
+		if found := published.FindAll(data, -1); found != nil {
+			t.Errorf("%s has a published secret: %q", name, found)
+		}
+		if bytes.Contains(data, []byte(dir)) {
+			t.Errorf("%s has a path of this machine", name)
+		}
+	}
+	why := run(t, atoll, "why", "-f", definition, "jobset")
+	if !strings.Contains(why, "fetched from registry.k8s.io/jobset/jobset:v0.10.1") {
+		t.Errorf("why jobset: %s", why)
+	}
+}
+
+// listImages gives the names that the appliance's images are fetched by.
+func listImages(t *testing.T, atoll string, flags []string) []string {
+	t.Helper()
+	cmd := command(atoll, append([]string{"images", "--json"}, flags...)...)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("atoll images: %v", err)
+	}
+	var list []manifest.Image
+	if err := json.Unmarshal(out, &list); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, im := range list {
+		name := im.Reference
+		if im.From != "" {
+			name = im.From
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// repin replaces the digests that manifests pin images by.
+func repin(t *testing.T, dir, labimages, tree string, names []string) {
+	t.Helper()
+	pinned := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.Contains(n, "@") })
+	list := filepath.Join(dir, "pinned")
+	if err := os.WriteFile(list, []byte(strings.Join(pinned, "\n")+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	digests := map[string]string{}
+	for line := range strings.Lines(run(t, labimages, "digests", "-stand-ins", list)) {
+		digest, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if slices.Contains(pinned, name) {
+			_, old, _ := strings.Cut(name, "@")
+			digests[old] = digest
+		}
+	}
+	if len(digests) != 7 {
+		t.Fatalf("%d digests, want those of 7 images: %v", len(digests), digests)
+	}
+	for _, old := range slices.Sorted(maps.Keys(digests)) {
+		err := filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if err != nil || !bytes.Contains(data, []byte(old)) {
+				return err
+			}
+			return os.WriteFile(path, bytes.ReplaceAll(data, []byte(old), []byte(digests[old])), 0o644)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestKubeflowDryRun boots a lab appliance that holds the plans of Kubeflow, one for each
+// way to sign in, against its API server: the definitions for real, all else as a dry run.
+func TestKubeflowDryRun(t *testing.T) {
+	dir, sources := unpackKubeflow(t)
+	release := needLab(t)
+	atoll, labimages := programs(t, dir)
+	flags := []string{"serve", "-dir", filepath.Join(dir, "registry")}
+	for _, auth := range []string{"authservice", "oauth2-proxy"} {
+		path := filepath.Join(dir, auth+".json")
+		if err := os.WriteFile(path, kubeflowPlan(t, sources, auth), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		flags = append(flags, "-plan", path)
+	}
+	overlay, err := filepath.Abs("lab/dryrun")
+	if err != nil {
+		t.Fatal(err)
+	}
+	definition := filepath.Join(dir, "appliance.yaml")
+	text := fmt.Sprintf("name: dryrun\nstack: lab\noverlays: [%q]\nk3s: {version: v1.34.4+lab1, release: %q}\n", overlay, release)
+	if err := os.WriteFile(definition, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, labimages, append(flags, "--", "../scripts/lab.sh", "{registry}", atoll, definition)...)
+	console := filepath.Join(dir, "console.log")
+	out, err := command(atoll, "boot", filepath.Join(dir, "build/dryrun.raw"), "--log", console, "--timeout", "40m").CombinedOutput()
+	t.Logf("boot:\n%s", out)
+	if err != nil {
+		text, _ := os.ReadFile(console)
+		t.Fatalf("boot: %v; the console's end:\n%s", err, text[max(0, len(text)-8192):])
+	}
+}
+
+func kubeflowPlan(t *testing.T, places map[string]string, auth string) []byte {
+	t.Helper()
+	s, err := stack.Load("kubeflow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := &images.Options{Sources: places, AllowModified: []string{"kubeflow-manifests"}}
+	trees := map[string]*source.Tree{}
+	for _, src := range s.Sources {
+		if trees[src.Name], err = images.ReadSource(src, opts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan, _, err := manifest.Plan(t.Context(), manifest.Input{Stack: s, Definition: &bundle.Definition{Auth: auth, IncludeImages: []string{"*"}}, Sources: trees})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := plan.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}

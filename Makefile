@@ -1,5 +1,6 @@
 # make lab    build the lab appliance and boot it until it is ready
 # make test   every test, a real boot among them
+# make bench  atoll beside its peers
 
 SHELL = /bin/sh
 export CGO_ENABLED ?= 0
@@ -41,6 +42,9 @@ deps:
 		mmdebstrap=mmdebstrap qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils \
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf mke2fs=e2fsprogs fsck.vfat=dosfstools \
 		mdir=mtools sgdisk=gdisk skopeo=skopeo docker-registry=docker-registry zstd=zstd
+
+bench: deps atoll
+	go run ./test/bench $(ATOLL)
 
 clean:
 	rm -rf build test/lab/build test/lab/appliance.lock

@@ -1,6 +1,9 @@
 package bundle
 
-import "strings"
+import (
+	"net/url"
+	"strings"
+)
 
 // Source is a tree of manifests, or one file of them, that a stack takes from
 // elsewhere: a git repository at a commit, or a URL.
@@ -34,5 +37,7 @@ func (s Source) Archive() string {
 	if at == "" {
 		at = "refs/tags/" + s.Ref
 	}
+	// A plus is legal in a path, but stands for a space where a server is careless.
+	at = strings.ReplaceAll((&url.URL{Path: at}).EscapedPath(), "+", "%2B")
 	return strings.TrimSuffix(s.Repository, "/") + "/archive/" + at + ".tar.gz"
 }

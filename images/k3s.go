@@ -84,9 +84,6 @@ func (c *client) fileSource(d *bundle.Definition, file string) source {
 		return source{host: folder, path: filepath.Join(folder, path.Base(file))}
 	}
 	if local, ok := strings.CutPrefix(file, "file://"); ok {
-		if plain, err := url.PathUnescape(local); err == nil {
-			local = plain
-		}
 		return source{host: path.Dir(local), path: local}
 	}
 	if !strings.HasPrefix(file, "http://") && !strings.HasPrefix(file, "https://") {

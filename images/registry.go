@@ -51,11 +51,6 @@ func newClient(o *Options) (*client, error) {
 		}
 		c.mirrors[host], schemes[u.Host] = u, u.Scheme
 	}
-	for name := range c.Sources {
-		if name != "k3s" {
-			return nil, fmt.Errorf("source %q is not known: only k3s is", name)
-		}
-	}
 	c.http = &http.Client{
 		CheckRedirect: checkRedirect,
 		Transport: &patience{

@@ -280,7 +280,7 @@ func TestSources(t *testing.T) {
 		t.Errorf("a file: %v", err)
 	}
 	for _, tc := range []struct{ url, want string }{
-		{"https://github.com/org/up/config/base?ref=v2", `c/kustomization.yaml:2: resources: "https://github.com/org/up/config/base?ref=v2" is remote and no source has it`},
+		{"https://github.com/org/up/config/base?ref=v2", `c/kustomization.yaml:2: resources: "https://github.com/org/up/config/base?ref=v2" is remote: no source has it`},
 		{"https://github.com/org/up/config/base", "no source has it"},
 		{"https://github.com/org/upper/config/base?ref=v1", "no source has it"},
 		{"https://evil.test/org/up/config/base?ref=v1", "no source has it"},

@@ -219,7 +219,7 @@ type RemoteError struct {
 }
 
 func (e *RemoteError) Error() string {
-	return fmt.Sprintf("%s:%d: %s: %q is remote and no source has it", e.File, e.Line, e.Field, e.URL)
+	return fmt.Sprintf("%s:%d: %s: %q is remote: no source has it, and rendering fetches nothing", e.File, e.Line, e.Field, e.URL)
 }
 
 // rewrite puts the paths of sources into a kustomization, in place of URLs.

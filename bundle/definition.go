@@ -61,7 +61,8 @@ type K3s struct {
 	// Version of k3s, as its releases are tagged.
 	Version string `yaml:"version" json:"version" jsonschema:"pattern=^v[0-9]+\\.[0-9]+\\.[0-9]+[-+.0-9A-Za-z]*$,example=v1.34.4+k3s1"`
 	// Release is the folder or URL that holds the release's files (k3s,
-	// k3s-images.txt, k3s-airgap-images-ARCH.tar.zst, sha256sum-ARCH.txt).
+	// k3s-images.txt, k3s-airgap-images-ARCH.tar.zst, sha256sum-ARCH.txt), or that holds
+	// releases in folders of their versions.
 	// Default: the release's download folder on GitHub.
 	Release string `yaml:"release,omitempty" json:"release,omitempty"`
 }

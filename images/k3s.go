@@ -61,8 +61,7 @@ func escapePlus(u string) string {
 // resolveK3s locks the release's files: their checksums as the release states them,
 // or, for a file it states none of, as it is now.
 func (c *client) resolveK3s(ctx context.Context, d *bundle.Definition) ([]bundle.LockedFile, error) {
-	base := k3sBase(d)
-	sums, err := c.k3sSums(ctx, d, base+"/sha256sum-"+d.Arch()+".txt")
+	base, sums, err := c.findK3s(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +75,21 @@ func (c *client) resolveK3s(ctx context.Context, d *bundle.Definition) ([]bundle
 		out = append(out, locked)
 	}
 	return out, errors.Join(errs...)
+}
+
+// findK3s gives the folder or URL of the release, and its checksums. What the definition
+// names may be that, or what holds all releases by their versions, like GitHub's.
+func (c *client) findK3s(ctx context.Context, d *bundle.Definition) (string, map[string]v1.Hash, error) {
+	name := "/sha256sum-" + d.Arch() + ".txt"
+	base := k3sBase(d)
+	sums, err := c.k3sSums(ctx, d, base+name)
+	if (notFound(err) || isNotExist(err)) && path.Base(base) != d.K3s.Version {
+		below := base + "/" + d.K3s.Version
+		if sums, err := c.k3sSums(ctx, d, below+name); err == nil {
+			return below, sums, nil
+		}
+	}
+	return base, sums, err
 }
 
 // fileSource is where a locked file is read from.

@@ -163,6 +163,8 @@ func TestPlusInVersion(t *testing.T) {
 		{"escaped in small letters", at + "/rel/v1.34.4%2bk3s1", at + "/rel/v1.34.4+k3s1", ""},
 		{"plain, slash", at + "/rel/v1.34.4+k3s1/", at + "/rel/v1.34.4+k3s1", ""},
 		{"escaped, slash", at + "/rel/v1.34.4%2Bk3s1/", at + "/rel/v1.34.4+k3s1", ""},
+		{"all releases", at + "/rel", at + "/rel/v1.34.4+k3s1", ""},
+		{"folder of all releases", filepath.Dir(dir), dir, ""},
 		{"redirect", at + "/redirect/rel/v1.34.4%2Bk3s1", at + "/redirect/rel/v1.34.4+k3s1", ""},
 		{"folder", dir, dir, ""},
 		{"folder, slash", dir + "/", dir, ""},
@@ -213,7 +215,7 @@ func TestPlusInVersion(t *testing.T) {
 				t.Errorf("server was asked %q", server.requests)
 			}
 			for _, r := range server.requests {
-				if path, _, _ := strings.Cut(r, "?"); strings.Count(path, "%2B") != 1 || strings.Contains(path, "+") || strings.Contains(path, "%25") {
+				if path, _, _ := strings.Cut(r, "?"); strings.Contains(path, "v1.") && strings.Count(path, "%2B") != 1 || strings.ContainsAny(path, "+") || strings.Contains(path, "%25") {
 					t.Errorf("asked for %s, want one %%2B", r)
 				}
 			}

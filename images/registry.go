@@ -119,7 +119,7 @@ func (c *client) repository(reference string) (*repository, error) {
 	repo := reg.Repo(path)
 	r := &repository{
 		host: host,
-		base: reg.Scheme() + "://" + reg.RegistryStr() + "/v2/" + path + "/",
+		base: escapePlus(reg.Scheme() + "://" + reg.RegistryStr() + "/v2/" + path + "/"), // a mirror's path may have one
 		connect: func(ctx context.Context) (*http.Client, error) {
 			auth, err := authn.Resolve(ctx, c.Keychain, repo)
 			if err != nil {

@@ -104,8 +104,11 @@ func untype(name string, data []byte) []byte {
 	if !isManifest(name) {
 		return data
 	}
-	data = documentStart.ReplaceAll(plainEnds(data), []byte("---\n$1"))
-	if !typedList.Match(data) {
+	data = plainEnds(data)
+	if bytes.Contains(data, []byte("--- ")) || bytes.Contains(data, []byte("---\t")) {
+		data = documentStart.ReplaceAll(data, []byte("---\n$1"))
+	}
+	if !bytes.Contains(data, []byte("List")) || !typedList.Match(data) {
 		return data
 	}
 	objs, err := Parse(name, data)
@@ -123,8 +126,11 @@ func untype(name string, data []byte) []byte {
 // legal, but which neither kustomize nor the YAML library reads. Carriage returns that end
 // a line alone, which kustomize does not see, become newlines. No line gets another number.
 func plainEnds(data []byte) []byte {
-	if loneCR.Match(data) {
+	if bytes.Contains(data, []byte("\r")) && loneCR.Match(data) {
 		data = bytes.ReplaceAll(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
+	}
+	if !bytes.HasPrefix(data, []byte("...")) && !bytes.Contains(data, []byte("\n...")) {
+		return data // so it is with nearly all: a regular expression would cost more than kustomize
 	}
 	return documentEnd.ReplaceAll(data, []byte("---$1"))
 }

@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -29,7 +28,7 @@ func Read(name string) ([]Object, error) {
 			if err != nil {
 				return nil, fmt.Errorf("reading manifests: %w", err)
 			}
-			t := &tree{mem: &boundedFS{FileSystem: filesys.MakeFsOnDisk()}}
+			t := &tree{mem: newCarefulFS(&boundedFS{FileSystem: filesys.MakeFsOnDisk()})}
 			if err := t.check(abs); err != nil {
 				return nil, fmt.Errorf("rendering %s: %w", name, err)
 			}
@@ -70,25 +69,4 @@ func readManifest(fsys fs.FS, name string, all bool) ([]Object, error) {
 		return nil, fmt.Errorf("reading manifests: %w", err)
 	}
 	return parse(name, data, all)
-}
-
-// boundedFS reads files from disk as far as they are reasonable.
-type boundedFS struct {
-	filesys.FileSystem
-	read int64
-}
-
-func (b *boundedFS) ReadFile(name string) ([]byte, error) {
-	data, err := readFile(os.DirFS(filepath.Dir(name)), filepath.Base(name))
-	if err != nil {
-		return nil, err
-	}
-	// A kustomization that is used often is read often, so this is more than a tree has.
-	if b.read += int64(len(data)); b.read > 10*maxTree {
-		return nil, errors.New("files have too many bytes")
-	}
-	if err := checkAliases(data); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return untype(name, data), nil
 }

@@ -236,16 +236,23 @@ func (o Object) namespacedName() (namespace, name string) {
 
 // encode writes objects as a YAML stream; map keys are sorted by the encoder.
 func encode(objs []Object) (string, error) {
-	var buf bytes.Buffer
-	enc := yaml.NewEncoder(&buf)
-	enc.SetIndent(2)
-	for _, o := range objs {
-		if err := enc.Encode(o.Value); err != nil {
-			return "", fmt.Errorf("encoding %s: %w", o.id(), err)
-		}
+	texts := make([][]byte, len(objs))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, o := range objs {
+		g.Go(func() error {
+			var buf bytes.Buffer
+			enc := yaml.NewEncoder(&buf)
+			enc.SetIndent(2)
+			if err := errors.Join(enc.Encode(o.Value), enc.Close()); err != nil {
+				return fmt.Errorf("encoding %s: %w", o.id(), err)
+			}
+			texts[i] = buf.Bytes()
+			return nil
+		})
 	}
-	if err := enc.Close(); err != nil {
+	if err := g.Wait(); err != nil {
 		return "", err
 	}
-	return buf.String(), nil
+	return string(bytes.Join(texts, []byte("---\n"))), nil
 }

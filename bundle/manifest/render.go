@@ -65,7 +65,7 @@ type tree struct {
 const sourcesDir = "sources"
 
 func newTree(sources []bundle.Source) *tree {
-	return &tree{mem: filesys.MakeFsInMemory(), sources: sources, sum: sha256.New()}
+	return &tree{mem: newCarefulFS(filesys.MakeFsInMemory()), sources: sources, sum: sha256.New()}
 }
 
 // add copies a file system into a folder of the tree.
@@ -82,7 +82,7 @@ func (t *tree) add(dir string, fsys fs.FS) error {
 	})
 }
 
-// addFile refuses what is out of bounds, alias bombs too.
+// addFile refuses what is out of bounds.
 func (t *tree) addFile(name string, data []byte) error {
 	if t.files++; t.files > maxFiles {
 		return fmt.Errorf("more than %d files", maxFiles)
@@ -93,12 +93,9 @@ func (t *tree) addFile(name string, data []byte) error {
 	if len(data) > maxFile {
 		return fmt.Errorf("%s has more than %d MiB", name, maxFile>>20)
 	}
-	if err := checkAliases(data); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
 	fmt.Fprintf(t.sum, "%s\x00%d\x00", name, len(data))
 	t.sum.Write(data)
-	return t.mem.WriteFile(path.Join("/", name), untype(name, data))
+	return t.mem.WriteFile(path.Join("/", name), data)
 }
 
 // check makes sure that all that the kustomization in dir needs is in the tree, and

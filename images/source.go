@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
-	"os"
-	"path"
 	"slices"
 	"strings"
 
@@ -52,16 +49,17 @@ func CheckSources(o *Options, sources []bundle.Source) error {
 
 // FetchSources reads the stack's sources, from the places of the options or else from
 // their URLs, puts them into the store and locks them. One that is not what the stack
-// names is an error, unless the options allow it. Whatever fails is told at once, in one
-// joined error.
-func FetchSources(ctx context.Context, d *bundle.Definition, sources []bundle.Source, s *bundle.Store, o *Options) ([]bundle.LockedSource, error) {
+// names is an error, unless the options allow it; where the stack states no hash, one that
+// is not what the lock before had. What that had and the store still has is not fetched
+// again. Whatever fails is told at once, in one joined error.
+func FetchSources(ctx context.Context, d *bundle.Definition, sources []bundle.Source, before []bundle.LockedSource, s *bundle.Store, o *Options) ([]bundle.LockedSource, error) {
 	c, err := newSourceClient(o, sources)
 	if err != nil {
 		return nil, err
 	}
 	locked := make([]bundle.LockedSource, len(sources))
 	err = c.each(ctx, len(sources), func(i int) (err error) {
-		locked[i], err = c.lock(ctx, sources[i], s)
+		locked[i], err = c.lock(ctx, sources[i], before, s)
 		return err
 	})
 	if cause := context.Cause(ctx); cause != nil {
@@ -182,7 +180,17 @@ func (c *sourceClient) each(ctx context.Context, n int, f func(i int) error) err
 }
 
 // lock reads a source as it is today.
-func (c *sourceClient) lock(ctx context.Context, src bundle.Source, s *bundle.Store) (bundle.LockedSource, error) {
+func (c *sourceClient) lock(ctx context.Context, src bundle.Source, before []bundle.LockedSource, s *bundle.Store) (bundle.LockedSource, error) {
+	var old bundle.LockedSource
+	i := slices.IndexFunc(before, func(l bundle.LockedSource) bool { return l.Name == src.Name && l.URL == src.Archive() && !l.Modified })
+	if i >= 0 {
+		old = before[i]
+		if c.places[src.Name] == "" && (src.Tree == "" || src.Tree == old.Tree) && (src.SHA256 == "" || src.SHA256 == old.Digest.Hex) {
+			if have, err := s.Has(ctx, old.Digest, old.Size); have || err != nil {
+				return old, err
+			}
+		}
+	}
 	tree, place, err := c.read(ctx, src, v1.Hash{Algorithm: "sha256", Hex: strings.ToLower(src.SHA256)})
 	if err != nil {
 		return bundle.LockedSource{}, err
@@ -201,6 +209,13 @@ func (c *sourceClient) lock(ctx context.Context, src bundle.Source, s *bundle.St
 	l.Size = int64(len(data))
 	if l.Digest, err = s.PutBytes(ctx, data); err != nil {
 		return bundle.LockedSource{}, fmt.Errorf("source %s: %w", src.Name, err)
+	}
+	if i >= 0 && src.Tree == "" && src.SHA256 == "" && l.Digest != old.Digest {
+		if !slices.Contains(c.AllowModified, src.Name) {
+			return bundle.LockedSource{}, fmt.Errorf("source %s from %s has digest %s, it was locked with %s (--allow-modified %s takes it as it is)",
+				src.Name, place, l.Digest, old.Digest, src.Name)
+		}
+		l.Modified = c.places[src.Name] != ""
 	}
 	return l, nil
 }
@@ -275,112 +290,4 @@ func (o *Options) checkSource(src bundle.Source, tree *sourcetree.Tree, place st
 	}
 	return false, fmt.Errorf("source %s from %s has %s %s, the stack wants %s (another place is given by --source %s=PATH; --allow-modified %s takes it as it is)",
 		src.Name, place, kind, got, want, src.Name, src.Name)
-}
-
-// damageError says that content came cut or corrupt, again and again.
-type damageError struct{ error }
-
-func (e damageError) Unwrap() error { return e.error }
-
-// read reads a source and tells who had it: a place on disk or a host. Of a file, bytes
-// of another digest than want are asked for again; they may be the connection's fault.
-func (c *sourceClient) read(ctx context.Context, src bundle.Source, want v1.Hash) (tree *sourcetree.Tree, place string, err error) {
-	if place := c.places[src.Name]; place != "" {
-		tree, err := readPlace(src, place)
-		return tree, place, err
-	}
-	from, err := c.upstream(src)
-	if err != nil {
-		return nil, "", err
-	}
-	for try := 1; try <= bodyTries; try++ {
-		r := c.stream(ctx, from, -1)
-		tree, err = readBody(src, r)
-		r.Close()
-		switch {
-		case ctx.Err() != nil:
-			return nil, from.host, context.Cause(ctx)
-		case errors.Is(r.err, io.ErrUnexpectedEOF):
-			err = damageError{fmt.Errorf("cut short at %d bytes, again and again: %w", r.offset, r.err)}
-			return nil, from.host, withPlace(explain(err, "source "+src.Name, from.host), src)
-		case r.err != nil:
-			return nil, from.host, withPlace(explain(r.err, "source "+src.Name, from.host), src)
-		case errors.Is(err, sourcetree.ErrRefused):
-			return nil, from.host, withPlace(explain(err, "source "+src.Name, from.host), src)
-		case err == nil && (src.URL == "" || want.Hex == "" || try == bodyTries || bundle.DigestOf(onlyFile(tree)) == want):
-			return tree, from.host, nil
-		}
-		c.Log.Warn("content is corrupt, fetching it again", "name", "source "+src.Name, "host", from.host)
-	}
-	return nil, from.host, withPlace(explain(damageError{err}, "source "+src.Name, from.host), src)
-}
-
-// upstream is where a source's URL, or the mirror of its host, has it.
-func (c *sourceClient) upstream(src bundle.Source) (source, error) {
-	u, err := url.Parse(src.Archive())
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return source{}, fmt.Errorf("source %s: %q is not a URL like https://HOST/PATH", src.Name, src.Archive())
-	}
-	if m := c.mirrors[u.Host]; m != nil {
-		to := m.JoinPath(u.EscapedPath())
-		to.RawQuery = u.RawQuery
-		u = to
-	}
-	return c.plainSource(u.String()), nil
-}
-
-// readPlace reads a source on disk.
-func readPlace(src bundle.Source, place string) (*sourcetree.Tree, error) {
-	info, err := os.Stat(place)
-	if err != nil {
-		return nil, fmt.Errorf("source %s: %w", src.Name, err)
-	}
-	var tree *sourcetree.Tree
-	switch {
-	case info.IsDir() && src.URL != "":
-		err = errors.New("it is a folder, not a file")
-	case info.IsDir():
-		tree, err = sourcetree.ReadFolder(place, src.Path)
-	case !info.Mode().IsRegular():
-		err = errors.New("it is neither a folder nor a file")
-	default:
-		tree, err = readPlaceFile(src, place)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("source %s from %s: %w", src.Name, place, err)
-	}
-	return tree, nil
-}
-
-func readPlaceFile(src bundle.Source, place string) (*sourcetree.Tree, error) {
-	f, err := os.Open(place)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readBody(src, f)
-}
-
-// readBody reads a source from what its URL gives.
-func readBody(src bundle.Source, r io.Reader) (*sourcetree.Tree, error) {
-	if src.URL == "" {
-		return sourcetree.ReadArchive(r, src.Path)
-	}
-	return readFile(src.URL, r)
-}
-
-// readFile reads the file of a URL. The tree has it by the URL's last part.
-func readFile(from string, r io.Reader) (*sourcetree.Tree, error) {
-	u, err := url.Parse(from)
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(io.LimitReader(r, sourcetree.MaxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > sourcetree.MaxFile {
-		return nil, fmt.Errorf("%w: it has more than %d MiB", sourcetree.ErrRefused, sourcetree.MaxFile>>20)
-	}
-	return sourcetree.FromFile(path.Base(u.Path), data), nil
 }

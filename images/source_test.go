@@ -167,7 +167,7 @@ func TestSources(t *testing.T) {
 	u := newUpstream(t)
 	sources := u.sources(t)
 	s := newStore(t)
-	locked, err := FetchSources(context.Background(), definition(t, ""), sources, s, u.options())
+	locked, err := FetchSources(context.Background(), definition(t, ""), sources, nil, s, u.options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestSources(t *testing.T) {
 
 	// By tag, with nothing known of it, it is the same.
 	first := []bundle.Source{{Name: "manifests", Repository: sources[0].Repository, Ref: "v1", Path: "common"}, {Name: "api", URL: sources[1].URL}}
-	seen, err := FetchSources(context.Background(), definition(t, ""), first, newStore(t), u.options())
+	seen, err := FetchSources(context.Background(), definition(t, ""), first, nil, newStore(t), u.options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestSourcesFromDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want, err := FetchSources(context.Background(), definition(t, ""), sources, newStore(t), u.options())
+	want, err := FetchSources(context.Background(), definition(t, ""), sources, nil, newStore(t), u.options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestSourcesFromDisk(t *testing.T) {
 		o := u.options()
 		o.Sources = map[string]string{"manifests": place, "api": file, "k3s": "/nowhere"}
 		s := newStore(t)
-		locked, err := FetchSources(context.Background(), definition(t, ""), sources, s, o)
+		locked, err := FetchSources(context.Background(), definition(t, ""), sources, nil, s, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestSourcesFromDisk(t *testing.T) {
 		"device":            {Sources: map[string]string{"manifests": os.DevNull, "api": file}},
 		"file for a tree":   {Sources: map[string]string{"manifests": file, "api": file}},
 	} {
-		if _, err := FetchSources(context.Background(), definition(t, ""), sources, newStore(t), o); err == nil {
+		if _, err := FetchSources(context.Background(), definition(t, ""), sources, nil, newStore(t), o); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -272,7 +272,7 @@ func TestModifiedSources(t *testing.T) {
 	o := u.options()
 	o.Sources = map[string]string{"manifests": dir}
 
-	_, err := FetchSources(context.Background(), definition(t, ""), sources, s, o)
+	_, err := FetchSources(context.Background(), definition(t, ""), sources, nil, s, o)
 	checkText(t, err, "source manifests from "+dir, hash, sources[0].Tree, "--source manifests=PATH", "--allow-modified manifests")
 	_, err = ReadSource(sources[0], o)
 	checkText(t, err, hash, sources[0].Tree)
@@ -281,7 +281,7 @@ func TestModifiedSources(t *testing.T) {
 	if _, err := ReadSource(sources[0], o); err != nil {
 		t.Error(err)
 	}
-	locked, err := FetchSources(context.Background(), definition(t, ""), sources, s, o)
+	locked, err := FetchSources(context.Background(), definition(t, ""), sources, nil, s, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestCheckSources(t *testing.T) {
 		if tc.want == "" {
 			continue
 		}
-		if _, err := FetchSources(context.Background(), definition(t, ""), tc.sources, newStore(t), tc.o); err == nil || err.Error() != tc.want {
+		if _, err := FetchSources(context.Background(), definition(t, ""), tc.sources, nil, newStore(t), tc.o); err == nil || err.Error() != tc.want {
 			t.Errorf("fetching: got %v, want %q", err, tc.want)
 		}
 	}
@@ -370,7 +370,7 @@ func TestSourcesCancelled(t *testing.T) {
 	why := errors.New("that is enough")
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(why)
-	if _, err := FetchSources(ctx, definition(t, ""), u.sources(t), newStore(t), u.options()); !errors.Is(err, why) {
+	if _, err := FetchSources(ctx, definition(t, ""), u.sources(t), nil, newStore(t), u.options()); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}
 	if err := MirrorSources(ctx, u.sources(t), &bundle.Lock{}, newStore(t), u.options()); !errors.Is(err, why) {
@@ -389,7 +389,7 @@ func TestSourcesDiskFull(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := FetchSources(context.Background(), definition(t, ""), u.sources(t), s, u.options()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := FetchSources(context.Background(), definition(t, ""), u.sources(t), nil, s, u.options()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want the disk's error", err)
 	}
 }

@@ -57,13 +57,13 @@ func TestSourceFaults(t *testing.T) {
 			u := newUpstream(t)
 			sources := u.sources(t)
 			whole := newStore(t)
-			locked, err := FetchSources(context.Background(), definition(t, ""), sources, whole, u.options())
+			locked, err := FetchSources(context.Background(), definition(t, ""), sources, nil, whole, u.options())
 			if err != nil {
 				t.Fatal(err)
 			}
 			healthy := maps.Clone(u.files)
 			tc.break_(t, u)
-			_, err = FetchSources(context.Background(), definition(t, ""), sources, newStore(t), u.options())
+			_, err = FetchSources(context.Background(), definition(t, ""), sources, nil, newStore(t), u.options())
 			if len(tc.fetch) == 0 && err != nil {
 				t.Errorf("fetching: %v", err)
 			}
@@ -99,7 +99,7 @@ func TestSourceFaults(t *testing.T) {
 func TestOpenSourceCorrupt(t *testing.T) {
 	u := newUpstream(t)
 	s := newStore(t)
-	locked, err := FetchSources(context.Background(), definition(t, ""), u.sources(t), s, u.options())
+	locked, err := FetchSources(context.Background(), definition(t, ""), u.sources(t), nil, s, u.options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,5 +128,41 @@ func TestOpenSourceCorrupt(t *testing.T) {
 	var corrupt *bundle.CorruptError
 	if _, err := OpenSource(s, l); err == nil || errors.As(err, &corrupt) {
 		t.Errorf("no tree: got %v", err)
+	}
+}
+
+// TestSourcesLockedBefore: what is the same is not fetched again, and what nobody states a
+// hash of must stay what it was at first sight.
+func TestSourcesLockedBefore(t *testing.T) {
+	u := newUpstream(t)
+	sources := u.sources(t)
+	sources[1].SHA256 = "" // locked at first sight
+	s := newStore(t)
+	fetch := func(before []bundle.LockedSource, s *bundle.Store, allow ...string) ([]bundle.LockedSource, error) {
+		o := u.options()
+		o.AllowModified = allow
+		return FetchSources(context.Background(), definition(t, ""), sources, before, s, o)
+	}
+	first, err := fetch(nil, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.asked()
+	again, err := fetch(first, s)
+	if err != nil || !slices.Equal(again, first) {
+		t.Errorf("locked as %+v, %v, want what it was", again, err)
+	}
+	if n := u.asked(); n > 0 {
+		t.Errorf("asked %d times for what the store has", n)
+	}
+	u.mu.Lock()
+	u.files["/k/api/releases/api.yaml"] = []byte("kind: Other\n")
+	u.mu.Unlock()
+	if _, err := fetch(first, newStore(t)); err == nil || !strings.Contains(err.Error(), "it was locked with "+first[1].Digest.String()) {
+		t.Errorf("got %v, want an error that tells that the file changed", err)
+	}
+	changed, err := fetch(first, newStore(t), "api")
+	if err != nil || changed[1].Modified || changed[1].Digest != bundle.DigestOf([]byte("kind: Other\n")) {
+		t.Errorf("locked as %+v, %v, want today's file", changed, err)
 	}
 }

@@ -114,7 +114,7 @@ func numbers(v any) any {
 // isComponent tells a kustomize Component from a kustomization.
 func (t *tree) isComponent(dir string) bool {
 	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		data, err := t.mem.ReadFile(filepath.Join("/", dir, name))
+		data, err := t.fsys.ReadFile(filepath.Join("/", dir, name))
 		if err != nil {
 			continue
 		}

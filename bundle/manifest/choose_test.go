@@ -1,6 +1,7 @@
 package manifest_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -291,5 +292,27 @@ func TestSources(t *testing.T) {
 		if _, err := render("\nresources: ['" + tc.url + "']\n"); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want an error with %q", tc.url, err, tc.want)
 		}
+	}
+}
+
+// TestReadWithSources reads a kustomization on disk that names a source, and leaves it as it is.
+func TestReadWithSources(t *testing.T) {
+	dir := t.TempDir()
+	const text = "resources: ['https://get.test/v2/all.yaml']\n"
+	path := filepath.Join(dir, "kustomization.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	sources := []bundle.Source{{Name: "all", URL: "https://get.test/v2/all.yaml"}}
+	objs, err := manifest.Read(dir, sources, map[string]*source.Tree{"all": source.FromFile("all.yaml", fmt.Appendf(nil, pod, "p"))})
+	if err != nil || len(objs) != 1 || objs[0].Source != dir {
+		t.Errorf("got %v, %v, want one object of %s", objs, err, dir)
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != text {
+		t.Errorf("the file is now %q, %v", data, err)
+	}
+	var remote *manifest.RemoteError
+	if _, err := manifest.Read(dir, nil, nil); !errors.As(err, &remote) || remote.File != path || remote.Line != 1 {
+		t.Errorf("got %v, want an error that names file, line and URL", err)
 	}
 }

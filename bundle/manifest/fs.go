@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -44,11 +45,39 @@ func (c *carefulFS) ReadFile(name string) ([]byte, error) {
 	return data, nil
 }
 
-func (c *carefulFS) WriteFile(name string, data []byte) error {
+// replace gives a file other content from now on. On disk it stays as it is.
+func (c *carefulFS) replace(name string, data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.files, name)
-	return c.FileSystem.WriteFile(name, data)
+	c.files[name] = data
+}
+
+// sourcesFS is a file system on which sources are mounted, at sourcesDir.
+type sourcesFS struct {
+	filesys.FileSystem
+	sources filesys.FileSystem
+}
+
+func (s *sourcesFS) of(name string) filesys.FileSystem {
+	if strings.HasPrefix(name, "/"+sourcesDir+"/") {
+		return s.sources
+	}
+	return s.FileSystem
+}
+
+func (s *sourcesFS) IsDir(name string) bool                { return s.of(name).IsDir(name) }
+func (s *sourcesFS) Exists(name string) bool               { return s.of(name).Exists(name) }
+func (s *sourcesFS) ReadDir(name string) ([]string, error) { return s.of(name).ReadDir(name) }
+func (s *sourcesFS) ReadFile(name string) ([]byte, error)  { return s.of(name).ReadFile(name) }
+func (s *sourcesFS) Glob(pattern string) ([]string, error) { return s.of(pattern).Glob(pattern) }
+func (s *sourcesFS) WriteFile(name string, data []byte) error {
+	return s.of(name).WriteFile(name, data)
+}
+func (s *sourcesFS) Walk(name string, f filepath.WalkFunc) error {
+	return s.of(name).Walk(name, f)
+}
+func (s *sourcesFS) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
+	return s.of(name).CleanedAbs(name)
 }
 
 // boundedFS reads files from disk as far as they are reasonable.

@@ -12,7 +12,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kustomize/api/konfig"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"atoll/bundle"
 )
@@ -35,7 +34,7 @@ var pathKeys = []string{"path", "paths", "files", "envs", "env"}
 // every path is there: kustomize itself would try to fetch what is not. What is named by
 // a URL that a source has is rewritten to the path of the source.
 type localChecker struct {
-	mem     filesys.FileSystem
+	fsys    *carefulFS
 	sources []bundle.Source
 	inTree  bool // paths start at a tree's root, not at that of the disk
 	seen    map[string]bool
@@ -52,7 +51,7 @@ func (c *localChecker) folder(dir string) error {
 	c.seen[dir] = true
 	for _, name := range konfig.RecognizedKustomizationFileNames() {
 		file := path.Join(dir, name)
-		if data, err := c.mem.ReadFile(file); err == nil {
+		if data, err := c.fsys.ReadFile(file); err == nil {
 			if c.depth++; c.depth > maxDepth {
 				return fmt.Errorf("folders include each other more than %d deep", maxDepth)
 			}
@@ -113,12 +112,12 @@ func (c *localChecker) entry(file string, data []byte, field string, v any) erro
 	}
 	target := path.Join(path.Dir(file), p)
 	switch {
-	case !c.mem.Exists(target):
+	case !c.fsys.Exists(target):
 		return fmt.Errorf("%s: %s: %q is not in the tree", c.show(file), field, p)
-	case c.mem.IsDir(target):
+	case c.fsys.IsDir(target):
 		return c.folder(target)
 	case plugin:
-		data, err := c.mem.ReadFile(target)
+		data, err := c.fsys.ReadFile(target)
 		if err != nil {
 			return err
 		}
@@ -192,7 +191,7 @@ func (c *localChecker) fromSource(file string, data []byte, field, p string) (st
 			continue
 		}
 		target := path.Join("/", sourcesDir, s.Name, inside)
-		if !c.mem.Exists(target) {
+		if !c.fsys.Exists(target) {
 			return "", fmt.Errorf("%s:%d: %s: %q: source %s has no %s", c.show(file), lineOf(data, p), field, p, s.Name, inside)
 		}
 		rel, err := filepath.Rel(path.Dir(file), target)
@@ -233,7 +232,8 @@ func (c *localChecker) rewrite(file string, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("rewriting %s: %w", c.show(file), err)
 	}
-	return c.mem.WriteFile(file, out)
+	c.fsys.replace(file, out)
+	return nil
 }
 
 func (c *localChecker) replace(n *yaml.Node) {

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,12 +10,16 @@ import (
 
 	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"atoll/bundle"
+	"atoll/bundle/source"
 )
 
 // Read gives the objects of manifests on disk: of a file with YAML or JSON, of a
 // kustomization (its folder), or of every .yaml, .yml and .json file below a folder. A
 // document of a folder that is no Kubernetes object, like Helm's values, is given as it is.
-func Read(name string) ([]Object, error) {
+// What a kustomization names by URL is taken from the sources, which have trees by their names.
+func Read(name string, sources []bundle.Source, trees map[string]*source.Tree) ([]Object, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, fmt.Errorf("reading manifests: %w", err)
@@ -24,15 +29,7 @@ func Read(name string) ([]Object, error) {
 	}
 	for _, k := range konfig.RecognizedKustomizationFileNames() {
 		if _, err := os.Stat(filepath.Join(name, k)); err == nil {
-			abs, err := filepath.Abs(name)
-			if err != nil {
-				return nil, fmt.Errorf("reading manifests: %w", err)
-			}
-			t := &tree{mem: newCarefulFS(&boundedFS{FileSystem: filesys.MakeFsOnDisk()})}
-			if err := t.check(abs); err != nil {
-				return nil, fmt.Errorf("rendering %s: %w", name, err)
-			}
-			objs, err := t.render(abs)
+			objs, err := readKustomization(name, sources, trees)
 			for i := range objs {
 				objs[i].Source = name
 			}
@@ -40,6 +37,19 @@ func Read(name string) ([]Object, error) {
 		}
 	}
 	return readFolder(os.DirFS(name))
+}
+
+func readKustomization(dir string, sources []bundle.Source, trees map[string]*source.Tree) ([]Object, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	}
+	t := newTree(sources)
+	t.fsys = newCarefulFS(&sourcesFS{FileSystem: &boundedFS{FileSystem: filesys.MakeFsOnDisk()}, sources: filesys.MakeFsInMemory()})
+	if err := errors.Join(t.addSources(trees), t.check(abs)); err != nil {
+		return nil, fmt.Errorf("rendering %s: %w", dir, err)
+	}
+	return t.render(abs)
 }
 
 func readFolder(fsys fs.FS) ([]Object, error) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"runtime"
 	"slices"
 
@@ -75,18 +74,8 @@ func (in Input) objects(ctx context.Context, components []string) ([]Object, err
 	if err := t.add("", in.Stack.FS); err != nil {
 		return nil, err
 	}
-	for _, s := range in.Stack.Sources {
-		if in.Sources[s.Name] == nil {
-			return nil, fmt.Errorf("source %s is not at hand", s.Name)
-		}
-		for name, data := range in.Sources[s.Name].Files() {
-			if len(data) > maxFile {
-				continue // no manifest; should one need it, it will be missed by name
-			}
-			if err := t.addFile(path.Join(sourcesDir, s.Name, name), data); err != nil {
-				return nil, fmt.Errorf("source %s: %w", s.Name, err)
-			}
-		}
+	if err := t.addSources(in.Sources); err != nil {
+		return nil, err
 	}
 	cached := cache{dir: in.Cache, tree: t.digest()}
 	for _, c := range components {
@@ -175,7 +164,7 @@ func overlay(objs []Object, d *bundle.Definition, sources []bundle.Source, stack
 		return nil, err
 	}
 	t := newTree(sources)
-	t.mem = stackTree.mem // sources, and what the stack has, to build upon
+	t.fsys = stackTree.fsys // sources, and what the stack has, to build upon
 	all := map[string]any{"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
 	resources, kustomizeComponents := []string{"all.yaml"}, []string{}
 	for i, dir := range d.Overlays {
@@ -197,7 +186,7 @@ func overlay(objs []Object, d *bundle.Definition, sources []bundle.Source, stack
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(t.mem.WriteFile("/"+userPhase+"/all.yaml", []byte(text)), t.mem.WriteFile("/"+userPhase+"/kustomization.yaml", k)); err != nil {
+	if err := errors.Join(t.fsys.WriteFile("/"+userPhase+"/all.yaml", []byte(text)), t.fsys.WriteFile("/"+userPhase+"/kustomization.yaml", k)); err != nil {
 		return nil, err
 	}
 	out, err := t.render(userPhase)

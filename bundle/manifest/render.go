@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/openapi"
 
 	"atoll/bundle"
+	"atoll/bundle/source"
 )
 
 // Bounds on a tree of kustomizations. Kubeflow 26.03, the largest stack meant to
@@ -53,7 +54,7 @@ func Render(fsys fs.FS, dir string) ([]Object, error) {
 
 // tree is all that kustomizations may read.
 type tree struct {
-	mem     filesys.FileSystem
+	fsys    *carefulFS
 	sources []bundle.Source // below sourcesDir
 	files   int
 	size    int64     // bytes of all files
@@ -62,10 +63,10 @@ type tree struct {
 }
 
 // sourcesDir is where a tree has its sources, each in a folder of its name.
-const sourcesDir = "sources"
+const sourcesDir = ".sources"
 
 func newTree(sources []bundle.Source) *tree {
-	return &tree{mem: newCarefulFS(filesys.MakeFsInMemory()), sources: sources, sum: sha256.New()}
+	return &tree{fsys: newCarefulFS(filesys.MakeFsInMemory()), sources: sources, sum: sha256.New()}
 }
 
 // add copies a file system into a folder of the tree.
@@ -82,6 +83,24 @@ func (t *tree) add(dir string, fsys fs.FS) error {
 	})
 }
 
+// addSources mounts the tree's sources.
+func (t *tree) addSources(trees map[string]*source.Tree) error {
+	for _, s := range t.sources {
+		if trees[s.Name] == nil {
+			return fmt.Errorf("source %s is not at hand", s.Name)
+		}
+		for name, data := range trees[s.Name].Files() {
+			if len(data) > maxFile {
+				continue // no manifest; should one need it, it will be missed by name
+			}
+			if err := t.addFile(path.Join(sourcesDir, s.Name, name), data); err != nil {
+				return fmt.Errorf("source %s: %w", s.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // addFile refuses what is out of bounds.
 func (t *tree) addFile(name string, data []byte) error {
 	if t.files++; t.files > maxFiles {
@@ -95,13 +114,13 @@ func (t *tree) addFile(name string, data []byte) error {
 	}
 	fmt.Fprintf(t.sum, "%s\x00%d\x00", name, len(data))
 	t.sum.Write(data)
-	return t.mem.WriteFile(path.Join("/", name), data)
+	return t.fsys.WriteFile(path.Join("/", name), data)
 }
 
 // check makes sure that all that the kustomization in dir needs is in the tree, and
 // points what it names by URL at the sources.
 func (t *tree) check(dir string) error {
-	c := localChecker{mem: t.mem, sources: t.sources, inTree: !path.IsAbs(dir), seen: map[string]bool{}}
+	c := localChecker{fsys: t.fsys, sources: t.sources, inTree: !path.IsAbs(dir), seen: map[string]bool{}}
 	err := c.folder(path.Join("/", dir))
 	t.schema = t.schema || c.schema
 	return err
@@ -125,7 +144,7 @@ func (t *tree) render(dir string) ([]Object, error) {
 	opts := krusty.MakeDefaultOptions()
 	opts.LoadRestrictions = types.LoadRestrictionsNone // the tree is all there is
 	opts.Reorder = krusty.ReorderOptionLegacy          // sorted by kind, namespace and name
-	resources, err := krusty.MakeKustomizer(opts).Run(t.mem, path.Join("/", dir))
+	resources, err := krusty.MakeKustomizer(opts).Run(t.fsys, path.Join("/", dir))
 	if err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", dir, err)
 	}

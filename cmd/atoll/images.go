@@ -13,6 +13,7 @@ import (
 	"atoll/bundle"
 	"atoll/bundle/manifest"
 	"atoll/bundle/source"
+	"atoll/bundle/stack"
 	"atoll/images"
 )
 
@@ -30,7 +31,8 @@ func newImagesCommand(e *env) *cobra.Command {
 		Short: "List the images that the stack needs, and where each was found",
 		Long: `Images renders the stack and lists every image it needs, a line for each place that
 names one. With --manifests it reads any other manifests instead. It uses no network: the
-stack's sources are those that the lock names, or --source gives.
+stack's sources are those that the lock names, or --source gives; other manifests may name
+by URL what --source gives.
 
 What looks like an image but cannot be told is reported to stderr.
 ` + exitStatus,
@@ -88,11 +90,43 @@ func (o *imagesOptions) find(ctx context.Context) (*manifest.Findings, error) {
 		}
 		return p.found, hintSource(p.render(ctx, sources))
 	}
-	objs, err := manifest.Read(o.manifests)
+	sources, trees, err := o.given()
+	if err != nil {
+		return nil, err
+	}
+	objs, err := manifest.Read(o.manifests, sources, trees)
 	if err != nil {
 		return nil, hintSource(err)
 	}
 	return manifest.Images(objs)
+}
+
+// given are the sources that --source gives, of any stack: other manifests may name them too.
+func (o *imagesOptions) given() ([]bundle.Source, map[string]*source.Tree, error) {
+	var known, sources []bundle.Source
+	for _, name := range stack.Names() {
+		s, err := stack.Load(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		known = append(known, s.Sources...)
+	}
+	opts := &images.Options{Sources: o.sources, AllowModified: o.allowModified}
+	if err := images.CheckSources(opts, known); err != nil {
+		return nil, nil, usageError{err}
+	}
+	trees := map[string]*source.Tree{}
+	for _, s := range known {
+		if o.sources[s.Name] == "" {
+			continue
+		}
+		tree, err := images.ReadSource(s, opts)
+		if err != nil {
+			return nil, nil, err
+		}
+		sources, trees[s.Name] = append(sources, s), tree
+	}
+	return sources, trees, nil
 }
 
 // localSources gives the stack's sources from where the user says, else from the store as

@@ -174,7 +174,7 @@ func (p *project) fetchSources(ctx context.Context, e *env, opts *images.Options
 func hintSource(err error) error {
 	var remote *manifest.RemoteError
 	if errors.As(err, &remote) {
-		return withHint(err, "put it beside the kustomization: nothing is fetched while manifests are rendered")
+		return withHint(err, "put it beside the kustomization, or give the source that has it by --source NAME=PATH")
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -82,9 +83,16 @@ func (c *cluster) checkObject(ctx context.Context, o *unstructured.Unstructured,
 	if err != nil {
 		return err
 	}
+	if o.GetKind() == "Job" && res.Status == status.CurrentStatus && !completed(live) {
+		res.Status = status.InProgressStatus // to kstatus a Job is as it should be once it has started
+	}
 	if res.Status != status.CurrentStatus {
 		pods, err := c.pods(ctx, live)
-		return errors.Join(fmt.Errorf("is %s: %s%s", strings.ToLower(res.Status.String()), res.Message, c.firstReason(ctx, pods)), err)
+		err = errors.Join(fmt.Errorf("is %s: %s%s", strings.ToLower(res.Status.String()), res.Message, c.firstReason(ctx, pods)), err)
+		if o.GetKind() == "Job" && res.Status == status.FailedStatus {
+			return finalError{err} // it has tried as often as it may
+		}
+		return err
 	}
 	switch o.GetKind() {
 	case "Deployment", "StatefulSet", "DaemonSet":
@@ -94,6 +102,20 @@ func (c *cluster) checkObject(ctx context.Context, o *unstructured.Unstructured,
 	}
 	return nil
 }
+
+// completed says whether a Job has done its work.
+func completed(job *unstructured.Unstructured) bool {
+	conditions, _, err := unstructured.NestedSlice(job.Object, "status", "conditions")
+	return err == nil && slices.ContainsFunc(conditions, func(v any) bool {
+		c, _ := v.(map[string]any)
+		return c["type"] == string(batchv1.JobComplete) && c["status"] == string(corev1.ConditionTrue)
+	})
+}
+
+// finalError is one that no wait makes go away.
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
 
 // checkPods fails until as many pods run as the workload wants to be ready.
 func (c *cluster) checkPods(ctx context.Context, live *unstructured.Unstructured, running map[types.UID]bool) error {

@@ -166,14 +166,15 @@ func (c *cluster) apply(ctx context.Context, objs []*unstructured.Unstructured) 
 	return err
 }
 
-// retry runs try until it succeeds or the time is up, and tells what stands in the way.
+// retry runs try until it succeeds, fails for good, or the time is up, and tells what stands in the way.
 func (c *cluster) retry(ctx context.Context, phase string, try func() error) error {
 	last := ""
 	var lastErr error
 	for {
 		err := try()
-		if err == nil {
-			return nil
+		var final finalError
+		if err == nil || errors.As(err, &final) {
+			return err
 		}
 		if ctx.Err() == nil || lastErr == nil {
 			lastErr = err // an error of the context says less than the one before it

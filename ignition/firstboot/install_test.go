@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,6 +176,34 @@ func TestInstall(t *testing.T) {
 		if !strings.Contains(log, part) {
 			t.Errorf("log has no %q:\n%s", part, log)
 		}
+	}
+}
+
+// TestInstallWaitsForJobs: a Job has to end, and one that ends badly is no reason to wait.
+func TestInstallWaitsForJobs(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	cp := startControlPlane(t)
+	o := testOptions(t)
+	o.installed = filepath.Join(t.TempDir(), "installed.json")
+	p := cp.playKubelet(t)
+	plan := func(version int) *bundle.Plan {
+		text := strings.Replace(fmt.Sprintf(job, version), "spec:\n", "spec:\n  backoffLimit: 0\n", 1)
+		return &bundle.Plan{Stack: "lab", Phases: []bundle.Phase{
+			{Name: "job", Manifest: "apiVersion: v1\nkind: Namespace\nmetadata: {name: lab}\n---" + text, Timeout: time.Minute},
+		}}
+	}
+	p.set("working")
+	var ended atomic.Bool
+	time.AfterFunc(8*time.Second, func() { ended.Store(true); p.set("ready") })
+	if err := Install(t.Context(), pack(t, release, plan(1)), cp.kubeconfig, o); err != nil || !ended.Load() {
+		t.Errorf("got %v while the Job was at work", err)
+	}
+	p.set("broken")
+	err := Install(t.Context(), pack(t, release, plan(2)), cp.kubeconfig, o)
+	if err == nil || !strings.Contains(err.Error(), "Job lab/job is failed") || strings.Contains(err.Error(), "time is up") {
+		t.Errorf("got %v, want an error as soon as the Job has failed", err)
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 //	ready    they run; those of Jobs have ended well
 //	stopped  they ran before the power went: ready to the API server, and not running
 //	failing  their image cannot be pulled
+//	working  they run, those of Jobs too
+//	broken   those of Jobs have ended badly
 type playedKubelet struct {
 	cp   *controlPlane
 	mu   sync.Mutex
@@ -108,8 +110,12 @@ func podStatus(mode string, ofJob bool, image string) corev1.PodStatus {
 		ContainerStatuses: []corev1.ContainerStatus{{Name: "c", Image: image, Ready: true, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}}},
 	}
 	switch {
+	case ofJob && mode == "working":
 	case ofJob:
 		s.Phase = corev1.PodSucceeded
+		if mode == "broken" {
+			s.Phase = corev1.PodFailed
+		}
 		s.Conditions[0].Status = corev1.ConditionFalse
 		s.ContainerStatuses[0].Ready = false
 		s.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed", FinishedAt: now}}

@@ -188,8 +188,10 @@ func (l *Lock) Check(d *Definition, sources []Source) error {
 		if i < 0 {
 			return fmt.Errorf("%w: has no source %s", ErrStale, s.Name)
 		}
-		if have := l.Sources[i]; have.URL != s.Archive() || s.Tree != "" && have.Tree != s.Tree && !have.Modified {
-			return fmt.Errorf("%w: source %s is from %s (tree %s), now it is from %s (tree %s)", ErrStale, s.Name, have.URL, have.Tree, s.Archive(), s.Tree)
+		have := l.Sources[i]
+		other := s.Tree != "" && have.Tree != s.Tree || s.SHA256 != "" && have.Digest.Hex != s.SHA256
+		if have.URL != s.Archive() || other && !have.Modified {
+			return fmt.Errorf("%w: source %s is another one now: it was locked from %s", ErrStale, s.Name, have.URL)
 		}
 	}
 	return nil

@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"sigs.k8s.io/kustomize/api/konfig"
-
 	"atoll/bundle"
 )
 
@@ -109,17 +107,4 @@ func numbers(v any) any {
 		}
 	}
 	return v
-}
-
-// isComponent tells a kustomize Component from a kustomization.
-func (t *tree) isComponent(dir string) bool {
-	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		data, err := t.fsys.ReadFile(filepath.Join("/", dir, name))
-		if err != nil {
-			continue
-		}
-		docs, err := decode(data, false)
-		return err == nil && len(docs) > 0 && docs[0]["kind"] == "Component"
-	}
-	return false
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 
@@ -102,7 +101,7 @@ func (in Input) objects(ctx context.Context, components []string) ([]Object, err
 	if err := unique(objs); err != nil {
 		return nil, err
 	}
-	return overlay(objs, in.Definition, in.Stack.Sources, t)
+	return t.overlay(objs, in.Definition)
 }
 
 // unique refuses an object that is there twice.
@@ -117,9 +116,6 @@ func unique(objs []Object) error {
 	}
 	return nil
 }
-
-// userPhase installs what the user's overlays add.
-const userPhase = "overlays"
 
 // phases puts each object into the phase that takes it: the first of its kind, else that
 // of its component.
@@ -151,58 +147,6 @@ func phases(objs []Object, s *stack.Stack, components []string) ([]bundle.Phase,
 		out = append(out, bundle.Phase{Name: p.Name, Manifest: text, Timeout: p.Timeout})
 	}
 	return out, nil
-}
-
-// overlay runs the user's kustomizations over all objects: what a kustomization has is
-// added, what a kustomize Component says is done to all.
-func overlay(objs []Object, d *bundle.Definition, sources []bundle.Source, stackTree *tree) ([]Object, error) {
-	if len(d.Overlays) == 0 {
-		return objs, nil
-	}
-	text, err := encode(objs)
-	if err != nil {
-		return nil, err
-	}
-	t := newTree(sources)
-	t.fsys = stackTree.fsys // sources, and what the stack has, to build upon
-	all := map[string]any{"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
-	resources, kustomizeComponents := []string{"all.yaml"}, []string{}
-	for i, dir := range d.Overlays {
-		name := fmt.Sprintf("%s/%d", userPhase, i)
-		if err := t.add(name, os.DirFS(d.Path(dir))); err != nil {
-			return nil, fmt.Errorf("overlay %s: %w", dir, err)
-		}
-		if err := t.check(name); err != nil {
-			return nil, fmt.Errorf("overlay %s: %w", dir, err)
-		}
-		if t.isComponent(name) {
-			kustomizeComponents = append(kustomizeComponents, fmt.Sprint(i))
-		} else {
-			resources = append(resources, fmt.Sprint(i))
-		}
-	}
-	all["resources"], all["components"] = resources, kustomizeComponents
-	k, err := yaml.Marshal(all)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(t.fsys.WriteFile("/"+userPhase+"/all.yaml", []byte(text)), t.fsys.WriteFile("/"+userPhase+"/kustomization.yaml", k)); err != nil {
-		return nil, err
-	}
-	out, err := t.render(userPhase)
-	if err != nil {
-		return nil, fmt.Errorf("overlays: %w", err)
-	}
-	from := map[string]string{}
-	for _, o := range objs {
-		from[o.id()] = o.Source
-	}
-	for i, o := range out {
-		if component, ok := from[o.id()]; ok {
-			out[i].Source = component
-		}
-	}
-	return out, unique(out)
 }
 
 // id tells an object apart: apiVersion, kind, namespace and name.

@@ -32,6 +32,13 @@ func TestParseIsStrict(t *testing.T) {
 		{"no phases", "name: x\n", "needs a name and phases"},
 		{"waiver without reason", good + "waivers: [{image: a/b:c}]\n", "reason"},
 		{"empty", "", "EOF"},
+		{"no kinds either", "name: x\nphases: [{name: a, timeout: 1m}]\n", "no components and no kinds"},
+		{"rest of a component", "name: x\nphases: [{name: a, components: [c], kinds: [Pod], timeout: 1m}]\n", `no phase takes the rest of component "c"`},
+		{"component twice", "name: x\nphases: [{name: a, components: [c], timeout: 1m}, {name: b, components: [c], timeout: 1m}]\n", `in phase "a" already`},
+		{"auth of no phase", good + "auth: [{name: w, components: [d]}]\n", `component "d" is in no phase`},
+		{"extra of no component", good + "extras: [{image: a/b:c, component: d, reason: r}]\n", "needs an image, a component and a reason"},
+		{"substitute from nowhere", good + "substitutes: [{image: a/b:c, reason: r}]\n", "where it is from"},
+		{"source without ref", good + "sources: [{name: s, repository: 'https://x.test/a/b'}]\n", "a repository with a ref"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := parse(fstest.MapFS{

@@ -1,0 +1,79 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+
+	"go.yaml.in/yaml/v3"
+	"sigs.k8s.io/kustomize/api/konfig"
+
+	"atoll/bundle"
+)
+
+// userPhase installs what the user's overlays add.
+const userPhase = "overlays"
+
+// overlay runs the user's kustomizations over all objects: what a kustomization has is
+// added, what a kustomize Component says is done to all. They may build upon the tree's sources.
+func (t *tree) overlay(objs []Object, d *bundle.Definition) ([]Object, error) {
+	if len(d.Overlays) == 0 {
+		return objs, nil
+	}
+	text, err := encode(objs)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]any{"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+	resources, kustomizeComponents := []string{"all.yaml"}, []string{}
+	for i, dir := range d.Overlays {
+		name := fmt.Sprintf("%s/%d", userPhase, i)
+		if err := t.add(name, os.DirFS(d.Path(dir))); err != nil {
+			return nil, fmt.Errorf("overlay %s: %w", dir, err)
+		}
+		if err := t.check(name); err != nil {
+			return nil, fmt.Errorf("overlay %s: %w", dir, err)
+		}
+		if t.isComponent(name) {
+			kustomizeComponents = append(kustomizeComponents, fmt.Sprint(i))
+		} else {
+			resources = append(resources, fmt.Sprint(i))
+		}
+	}
+	all["resources"], all["components"] = resources, kustomizeComponents
+	k, err := yaml.Marshal(all)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(t.fsys.WriteFile("/"+userPhase+"/all.yaml", []byte(text)), t.fsys.WriteFile("/"+userPhase+"/kustomization.yaml", k)); err != nil {
+		return nil, err
+	}
+	out, err := t.render(userPhase)
+	if err != nil {
+		return nil, fmt.Errorf("overlays: %w", err)
+	}
+	from := map[string]string{}
+	for _, o := range objs {
+		from[o.id()] = o.Source
+	}
+	for i, o := range out {
+		if component, ok := from[o.id()]; ok {
+			out[i].Source = component
+		}
+	}
+	return out, unique(out)
+}
+
+// isComponent tells a kustomize Component from a kustomization.
+func (t *tree) isComponent(dir string) bool {
+	for _, name := range konfig.RecognizedKustomizationFileNames() {
+		data, err := t.fsys.ReadFile(path.Join("/", dir, name))
+		if err != nil {
+			continue
+		}
+		docs, err := decode(data, false)
+		return err == nil && len(docs) > 0 && docs[0]["kind"] == "Component"
+	}
+	return false
+}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	ssautil "github.com/fluxcd/pkg/ssa/utils"
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
@@ -30,6 +31,8 @@ const (
 	// timeout bounds it all. An emulated machine takes some minutes.
 	timeout = 20 * time.Minute
 	owner   = client.FieldOwner("dryrun")
+	// parallel is how many objects are sent at once.
+	parallel = 4
 )
 
 func main() {
@@ -54,6 +57,7 @@ func run(ctx context.Context, plans []string) error {
 	if err != nil {
 		return err
 	}
+	seen := map[string]bool{}
 	for _, path := range plans {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -64,23 +68,33 @@ func run(ctx context.Context, plans []string) error {
 			return fmt.Errorf("parsing %s: %w", path, err)
 		}
 		fmt.Println(path)
-		if err := check(ctx, c, &plan); err != nil {
+		if err := check(ctx, c, &plan, seen); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	return nil
 }
 
-// check tells all that the API server refuses.
-func check(ctx context.Context, c client.Client, plan *bundle.Plan) error {
+// check tells all that the API server refuses. What has been seen in another plan is not
+// sent again.
+func check(ctx context.Context, c client.Client, plan *bundle.Plan, seen map[string]bool) error {
 	var first, rest []*unstructured.Unstructured
-	left := 0
+	left, again := 0, 0
 	for _, p := range plan.Phases {
 		objs, err := ssautil.ReadObjects(strings.NewReader(p.Manifest))
 		if err != nil {
 			return fmt.Errorf("phase %s: %w", p.Name, err)
 		}
 		for _, o := range objs {
+			text, err := o.MarshalJSON()
+			if err != nil {
+				return fmt.Errorf("phase %s: %w", p.Name, err)
+			}
+			if seen[string(text)] {
+				again++
+				continue
+			}
+			seen[string(text)] = true
 			switch o.GetKind() {
 			case "Namespace", "CustomResourceDefinition":
 				first = append(first, o)
@@ -92,12 +106,16 @@ func check(ctx context.Context, c client.Client, plan *bundle.Plan) error {
 		}
 	}
 	var errs []error
+	for _, o := range first {
+		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(o.DeepCopy()), client.ForceOwnership, owner); err != nil {
+			errs = append(errs, fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	definitions := 0
 	for _, o := range first {
-		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.ForceOwnership, owner); err != nil {
-			errs = append(errs, fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err))
-			continue
-		}
 		if o.GetKind() == "CustomResourceDefinition" {
 			definitions++
 			errs = append(errs, established(ctx, c, o))
@@ -107,13 +125,19 @@ func check(ctx context.Context, c client.Client, plan *bundle.Plan) error {
 		return err
 	}
 	fmt.Printf("%d definitions are established\n", definitions)
-	for _, o := range rest {
-		errs = append(errs, dryRun(ctx, c, o))
+	errs = make([]error, len(rest))
+	var g errgroup.Group
+	g.SetLimit(parallel)
+	for i, o := range rest {
+		g.Go(func() error {
+			errs[i] = dryRun(ctx, c, o)
+			return nil
+		})
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(g.Wait(), errors.Join(errs...)); err != nil {
 		return err
 	}
-	fmt.Printf("%d other objects are accepted; %d webhook configurations were left out\n", len(rest), left)
+	fmt.Printf("%d other objects are accepted; %d webhook configurations were left out, %d objects were seen before\n", len(rest), left, again)
 	return nil
 }
 

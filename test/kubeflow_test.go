@@ -241,7 +241,7 @@ func TestKubeflowDryRun(t *testing.T) {
 	}
 	run(t, labimages, append(flags, "--", "../scripts/lab.sh", "{registry}", atoll, definition)...)
 	console := filepath.Join(dir, "console.log")
-	out, err := command(atoll, "boot", filepath.Join(dir, "build/dryrun.raw"), "--log", console, "--timeout", "40m").CombinedOutput()
+	out, err := command(atoll, "boot", filepath.Join(dir, "build/dryrun.raw"), "--log", console, "--timeout", "50m").CombinedOutput()
 	t.Logf("boot:\n%s", out)
 	if err != nil {
 		text, _ := os.ReadFile(console)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kustomize/api/konfig"
@@ -12,8 +13,13 @@ import (
 	"atoll/bundle"
 )
 
-// userPhase installs what the user's overlays add.
-const userPhase = "overlays"
+const (
+	// userPhase installs what the user's overlays add.
+	userPhase = "overlays"
+	// userTimeout bounds it. Nobody knows what that is: it is as long as the longest phases of
+	// stacks.
+	userTimeout = 45 * time.Minute
+)
 
 // overlay runs the user's kustomizations over all objects: what a kustomization has is
 // added, what a kustomize Component says is done to all. They may build upon the tree's sources.

@@ -120,7 +120,7 @@ func unique(objs []Object) error {
 // phases puts each object into the phase that takes it: the first of its kind, else that
 // of its component.
 func phases(objs []Object, s *stack.Stack, components []string) ([]bundle.Phase, error) {
-	all := append(slices.Clone(s.Phases), stack.Phase{Name: userPhase, Components: []string{userPhase}, Timeout: s.Phases[len(s.Phases)-1].Timeout})
+	all := append(slices.Clone(s.Phases), stack.Phase{Name: userPhase, Components: []string{userPhase}, Timeout: userTimeout})
 	taken := make([][]Object, len(all))
 	for _, o := range objs {
 		kind, _ := o.Value["kind"].(string)

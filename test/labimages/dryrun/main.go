@@ -28,8 +28,8 @@ import (
 )
 
 const (
-	// timeout bounds it all. An emulated machine takes some minutes.
-	timeout = 20 * time.Minute
+	// timeout bounds it all. An emulated machine takes some minutes, a busy one more.
+	timeout = 40 * time.Minute
 	owner   = client.FieldOwner("dryrun")
 	// parallel is how many objects are sent at once.
 	parallel = 4

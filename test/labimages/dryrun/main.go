@@ -107,9 +107,7 @@ func check(ctx context.Context, c client.Client, plan *bundle.Plan, seen map[str
 	}
 	var errs []error
 	for _, o := range first {
-		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(o.DeepCopy()), client.ForceOwnership, owner); err != nil {
-			errs = append(errs, fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err))
-		}
+		errs = append(errs, apply(ctx, c, o))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -130,7 +128,7 @@ func check(ctx context.Context, c client.Client, plan *bundle.Plan, seen map[str
 	g.SetLimit(parallel)
 	for i, o := range rest {
 		g.Go(func() error {
-			errs[i] = dryRun(ctx, c, o)
+			errs[i] = apply(ctx, c, o, client.DryRunAll)
 			return nil
 		})
 	}
@@ -164,14 +162,20 @@ func established(ctx context.Context, c client.Client, o *unstructured.Unstructu
 	}
 }
 
-// dryRun sends one object. A new definition takes a moment until it is served.
-func dryRun(ctx context.Context, c client.Client, o *unstructured.Unstructured) error {
-	for tries := 0; ; tries++ {
-		err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(o.DeepCopy()), client.DryRunAll, client.ForceOwnership, owner)
+// maxTries is how often an object is sent.
+const maxTries = 10
+
+// apply sends one object. What passes by itself is tried again: a definition that is not
+// served yet, and a server that is too slow for its own time limit.
+func apply(ctx context.Context, c client.Client, o *unstructured.Unstructured, opts ...client.ApplyOption) error {
+	opts = append(opts, client.ForceOwnership, owner)
+	for try := 1; ; try++ {
+		err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(o.DeepCopy()), opts...)
 		if err == nil {
 			return nil
 		}
-		if tries == 5 || !apierrors.IsNotFound(err) && !apierrors.IsTooManyRequests(err) {
+		passes := apierrors.IsNotFound(err) || apierrors.IsTooManyRequests(err) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err)
+		if try == maxTries || !passes {
 			return fmt.Errorf("%s %s/%s: %w", o.GetKind(), o.GetNamespace(), o.GetName(), err)
 		}
 		select {

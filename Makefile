@@ -1,6 +1,6 @@
 # make lab    build the lab appliance and boot it until it is ready
 # make test   every test, a real boot among them
-# make bench  atoll beside its peers
+# make bench  atoll beside its peers: rendering; make bench-mirror: mirroring
 
 SHELL = /bin/sh
 export CGO_ENABLED ?= 0
@@ -11,7 +11,7 @@ LAB   = test/lab/appliance.yaml
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: lab test lint lab-k3s atoll deps bench clean
+.PHONY: lab test lint lab-k3s atoll deps bench bench-mirror clean
 
 lab: deps lab-k3s atoll
 	go build -o build/labimages ./test/labimages
@@ -44,7 +44,16 @@ deps:
 		mdir=mtools sgdisk=gdisk skopeo=skopeo docker-registry=docker-registry zstd=zstd
 
 bench: deps atoll
-	go run ./test/bench $(ATOLL)
+	go run ./test/bench rendering -runs 5 $(ATOLL)
+
+# A quick one: make bench-mirror BENCH="-size 500 -runs 1"
+bench-mirror: atoll
+	@scripts/need.sh skopeo=skopeo docker-registry=docker-registry curl=curl
+	go build -o build/ ./test/bench ./test/labimages
+	rm -rf build/bench-registry
+	TMPDIR=$(CURDIR)/build build/labimages serve -dir build/bench-registry -- \
+		build/bench mirror $(BENCH) $(ATOLL) {registry}
+	rm -rf build/bench-registry
 
 clean:
 	rm -rf build test/lab/build test/lab/appliance.lock

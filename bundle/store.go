@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,25 +23,28 @@ import (
 //
 //	sha256/HEX    a whole blob
 //	verified/HEX  the state of the blob's file when its digest was last checked
-//	tmp/          blobs being written
+//	tmp/part-HEX  what has come of a blob: see [Partial]
+//	tmp/blob-*    other blobs being written
 //	lock          held while a blob is put in its place or removed
 type Store struct {
 	// Log is told about corrupt blobs. Nil discards.
 	Log *slog.Logger
 
-	dir string
+	dir      string
+	hashed   *sync.Map     // digest to file state; nil if records are trusted
+	patience time.Duration // see defaultPatience
 }
 
 // OpenStore opens the store at dir and makes it if there is none. What killed
-// writers left behind is removed.
+// writers left behind is removed, but for what others can go on with.
 func OpenStore(dir string) (*Store, error) {
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, patience: defaultPatience}
 	for _, sub := range []string{"sha256", "verified", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, fmt.Errorf("opening store: %w", err)
 		}
 	}
-	if err := removeStaleTemps(s.tmp(), tempPrefix); err != nil {
+	if err := errors.Join(removeStaleTemps(s.tmp(), tempPrefix, always), s.removeStalePartials()); err != nil {
 		return nil, fmt.Errorf("opening store %s: %w", dir, err)
 	}
 	return s, nil
@@ -160,58 +163,12 @@ func (s *Store) commit(f *os.File, h v1.Hash) error {
 		return err
 	}
 	s.remember(h, info)
-	return syncDir(filepath.Dir(s.Path(h)))
-}
-
-// Has says whether the store holds the blob, whole. If size is not negative the
-// blob must have it. The digest is computed again unless the blob's file is as it
-// was when that was last done (inode, size and modification time). A blob that is
-// not what its name says is removed.
-func (s *Store) Has(ctx context.Context, h v1.Hash, size int64) (bool, error) {
-	f, err := s.Open(h)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return false, fmt.Errorf("checking blob: %w", err)
-	}
-	if s.remembers(h, info) {
-		return size < 0 || info.Size() == size, nil
-	}
-	sum := sha256.New()
-	if _, err := copyContext(ctx, sum, f, make([]byte, min(copySize, info.Size()+1))); err != nil {
-		return false, fmt.Errorf("checking blob %s: %w", h, err)
-	}
-	if hex.EncodeToString(sum.Sum(nil)) != h.Hex {
-		return false, s.discard(h, info)
-	}
-	s.remember(h, info)
-	return size < 0 || info.Size() == size, nil
-}
-
-// discard removes a corrupt blob, unless another writer has put a new file in its
-// place since info was taken.
-func (s *Store) discard(h v1.Hash, info fs.FileInfo) error {
-	if s.Log != nil {
-		s.Log.Warn("removing corrupt blob from store", "path", s.Path(h))
-	}
-	err := s.exclusive(func() error {
-		now, err := os.Stat(s.Path(h))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, info) {
-			return nil
-		}
-		return errors.Join(err, os.Remove(s.Path(h)))
-	})
-	if err != nil {
-		return fmt.Errorf("removing corrupt blob: %w", err)
-	}
 	return nil
 }
+
+// Sync makes that what was stored is still there after a power cut. Without it a blob of
+// the last seconds may be gone then, or be a [Partial] again; it is never wrong.
+func (s *Store) Sync() error { return syncDir(filepath.Join(s.dir, "sha256")) }
 
 // exclusive runs f while no one else puts a blob in its place or removes one.
 func (s *Store) exclusive(f func() error) error {
@@ -224,34 +181,6 @@ func (s *Store) exclusive(f func() error) error {
 		return err
 	}
 	return f()
-}
-
-// rememberSize is the size from which a record is worth a file: below it, hashing
-// the blob is as quick as reading the record.
-const rememberSize = 64 << 10
-
-// remember records that the blob's file was seen to be right. A record that cannot
-// be written, or is torn, only costs hashing again.
-func (s *Store) remember(h v1.Hash, info fs.FileInfo) {
-	if info.Size() >= rememberSize {
-		os.WriteFile(s.record(h), []byte(fileState(info)), 0o644)
-	}
-}
-
-func (s *Store) remembers(h v1.Hash, info fs.FileInfo) bool {
-	if info.Size() < rememberSize {
-		return false
-	}
-	state, err := os.ReadFile(s.record(h))
-	return err == nil && string(state) == fileState(info)
-}
-
-func fileState(info fs.FileInfo) string {
-	var inode uint64
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		inode = st.Ino
-	}
-	return fmt.Sprintf("inode %d size %d mtime %d\n", inode, info.Size(), info.ModTime().UnixNano())
 }
 
 // stat gives a blob's size, false if there is none.

@@ -43,10 +43,33 @@ func lockTemp(f *os.File) (bool, error) {
 	return st.Nlink > 0, nil
 }
 
-// removeStaleTemps removes what createTemp left in dir under the prefix when its
-// process was killed. What a living process writes to stays, and so does what this
-// user may not remove.
-func removeStaleTemps(dir, prefix string) error {
+// tryLockNamed locks f unless another has it locked. It is false too if the file's name
+// has gone or belongs to another file: until a file is locked, others may rename it.
+func tryLockNamed(f *os.File) (bool, error) {
+	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return false, nil
+		}
+		return false, err
+	}
+	named, err := os.Lstat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(named, info), nil
+}
+
+// removeStaleTemps removes what is in dir under the prefix and is locked by no living
+// process, as a file of createTemp is, if stale says so too. What this user may not
+// remove stays.
+func removeStaleTemps(dir, prefix string, stale func(*os.File) bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("removing stale files: %w", err)
@@ -55,14 +78,17 @@ func removeStaleTemps(dir, prefix string) error {
 		if !strings.HasPrefix(e.Name(), prefix) || !e.Type().IsRegular() {
 			continue
 		}
-		if err := removeStaleTemp(filepath.Join(dir, e.Name())); err != nil {
+		if err := removeStaleTemp(filepath.Join(dir, e.Name()), stale); err != nil {
 			return fmt.Errorf("removing stale files: %w", err)
 		}
 	}
 	return nil
 }
 
-func removeStaleTemp(path string) error {
+// always is for files that are stale once their process has gone.
+func always(*os.File) bool { return true }
+
+func removeStaleTemp(path string, stale func(*os.File) bool) error {
 	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		return nil
@@ -71,10 +97,7 @@ func removeStaleTemp(path string) error {
 		return err
 	}
 	defer f.Close()
-	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil
-		}
+	if owned, err := tryLockNamed(f); err != nil || !owned || !stale(f) {
 		return err
 	}
 	err = os.Remove(path)

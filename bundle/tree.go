@@ -110,7 +110,7 @@ func (t *tree) manifest(d v1.Descriptor, data []byte) {
 		return
 	}
 	for _, layer := range m.Layers {
-		t.add(layer, need && layer.MediaType.IsDistributable())
+		t.add(layer, need)
 	}
 }
 

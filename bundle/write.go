@@ -14,7 +14,7 @@ import (
 // temporary file that an earlier, killed run left is removed first.
 func WriteFile(path string, fill func(*os.File) error) (err error) {
 	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+".tmp-"
-	if err := removeStaleTemps(dir, prefix); err != nil {
+	if err := removeStaleTemps(dir, prefix, always); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	f, err := createTemp(dir, prefix)

@@ -13,7 +13,8 @@ import (
 
 // download is one blob to fetch, from any of its sources.
 type download struct {
-	name    string // an image, a file or a package, for people
+	name    string   // an image, a file or a package, for people
+	also    []string // others that have it
 	digest  v1.Hash
 	size    int64
 	sources []source
@@ -25,12 +26,28 @@ type localError struct{ error }
 
 func (e localError) Unwrap() error { return e.error }
 
-// fetch puts a download into the store. moved is told how many more bytes came;
-// fewer than none when they come again.
-func (c *client) fetch(ctx context.Context, s *bundle.Store, d *download, moved func(int64)) error {
+// fetch puts a download into the store. tr is told who sends it and how many more bytes are
+// there, those of an earlier run included; fewer than none when they come again.
+func (c *client) fetch(ctx context.Context, s *bundle.Store, d *download, tr *transfer) error {
+	if d.size < 0 {
+		return &bundle.CorruptError{Name: d.name, Want: d.digest, Err: fmt.Errorf("its manifest says that it has %d bytes", d.size)}
+	}
+	p, err := s.Partial(ctx, d.digest, d.size)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return localError{fmt.Errorf("%s: %w", d.name, err)}
+	case p == nil: // another process was quicker
+		tr.add(d.size)
+		return nil
+	}
+	defer p.Close()
+	tr.add(p.Len())
 	var errs []error
 	for _, src := range d.sources {
-		err := c.fetchFrom(ctx, s, d, src, moved)
+		tr.from(src.host)
+		err := c.fetchFrom(ctx, p, d, src, tr.add)
 		if err == nil {
 			return nil
 		}
@@ -41,7 +58,7 @@ func (c *client) fetch(ctx context.Context, s *bundle.Store, d *download, moved 
 		if errors.As(err, &local) {
 			return err
 		}
-		errs = append(errs, err)
+		errs = append(errs, &FetchError{Names: append([]string{d.name}, d.also...), Host: src.host, Err: err})
 	}
 	return worst(errs)
 }
@@ -59,25 +76,38 @@ func worst(errs []error) error {
 	return last
 }
 
-func (c *client) fetchFrom(ctx context.Context, s *bundle.Store, d *download, src source, moved func(int64)) error {
+// fetchFrom goes on with p at one source. What came stays when it fails, for the next
+// source or the next run, unless it is corrupt.
+func (c *client) fetchFrom(ctx context.Context, p *bundle.Partial, d *download, src source, moved func(int64)) error {
+	name := d.name + " from " + src.host
 	var err error
 	for range bodyTries {
-		r := c.stream(ctx, src, d.size)
-		counted := &counter{r: r, moved: moved}
-		err = s.Put(ctx, d.digest, d.size, counted)
+		r := c.checkedStream(ctx, src, p.Len(), d.size)
+		err = fill(ctx, p, r, moved)
 		r.Close()
 		if err == nil {
-			return nil
+			if err = p.Commit(); err == nil {
+				return nil
+			}
 		}
-		moved(-counted.n)
 		var corrupt *bundle.CorruptError
+		var length *lengthError
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.As(err, &corrupt):
-			err = &bundle.CorruptError{Name: d.name + " from " + src.host, Want: d.digest, Got: corrupt.Got, Err: corrupt.Err}
-		case errors.Is(r.err, io.ErrUnexpectedEOF):
-			return &bundle.CorruptError{Name: d.name + " from " + src.host, Want: d.digest,
+			moved(-d.size)
+			err = &bundle.CorruptError{Name: name, Want: d.digest, Got: corrupt.Got}
+		case errors.As(r.err, &length):
+			err = &bundle.CorruptError{Name: name, Want: d.digest, Err: length}
+			if p.Len() == d.size { // and more came
+				moved(-d.size)
+				if err := p.Restart(); err != nil {
+					return localError{err}
+				}
+			}
+		case errors.Is(r.err, io.ErrUnexpectedEOF) || errors.Is(r.err, io.EOF) && r.opens > 0:
+			return &bundle.CorruptError{Name: name, Want: d.digest,
 				Err: fmt.Errorf("cut short at %d of %d bytes, again and again", r.offset, d.size)}
 		case notFound(r.err) || src.path != "" && isNotExist(r.err):
 			return &GoneError{Name: d.name, Digest: d.digest, Host: src.host}
@@ -91,16 +121,29 @@ func (c *client) fetchFrom(ctx context.Context, s *bundle.Store, d *download, sr
 	return err
 }
 
-// counter tells how much was read.
+// fill adds what r has to p, from the start again when r says so.
+func fill(ctx context.Context, p *bundle.Partial, r io.Reader, moved func(int64)) error {
+	counted := &counter{r: r, moved: moved}
+	for {
+		err := p.Fill(ctx, counted)
+		if !errors.Is(err, errStartOver) {
+			return err
+		}
+		moved(-p.Len())
+		if err := p.Restart(); err != nil {
+			return err
+		}
+	}
+}
+
+// counter tells how much is read.
 type counter struct {
 	r     io.Reader
-	n     int64
 	moved func(int64)
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.n += int64(n)
 	c.moved(int64(n))
 	return n, err
 }

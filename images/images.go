@@ -2,13 +2,14 @@
 // k3s release and the Debian archive what a definition means today and gives the
 // lock; [Mirror] fetches what a lock names into the store.
 //
-// Tags are asked for by Resolve alone: Mirror takes everything by digest, so that
-// what was reviewed is what is built. Requests and logins go through
-// go-containerregistry; bodies do not: it has no ranges, ignores Retry-After and
-// decodes what must stay as it is. Whatever is read is bounded, hashed while it
-// streams, and becomes part of the store only when its digest is right.
+// Tags are read by Resolve alone: Mirror takes everything by digest, so that what was
+// reviewed is what is built, and only tells if a tag has moved on. Names and errors are
+// go-containerregistry's; requests, logins and bodies are not: it has no ranges, ignores
+// Retry-After, refuses a token server at a private address and decodes what must stay as
+// it is. Whatever is read is bounded, hashed while it streams, and becomes part of the
+// store only when its digest is right.
 //
-// Matchable errors: [GoneError], [bundle.CorruptError], [bundle.ErrIncomplete].
+// Matchable errors: [IncompleteError], [FetchError], [GoneError], [bundle.CorruptError], [bundle.ErrIncomplete].
 package images
 
 import (
@@ -32,26 +33,29 @@ type Options struct {
 	// AllowModified names sources of the stack that are taken as they are, though
 	// they are not what the stack names.
 	AllowModified []string
-	// Jobs is how many requests run at once. Default 8.
+	// PlainHTTP names registries, HOST or HOST:PORT, that do not speak TLS. Those of
+	// this machine are known not to, if there are no certificates for them.
+	PlainHTTP []string
+	// LimitRate bounds all transfers together, in bytes a second. Zero is no bound.
+	LimitRate int64
+	// Verify computes the digest of all that the store has once more, instead of
+	// trusting that a file which did not change since then is still right.
+	Verify bool
+	// Jobs is how many requests run at once, and the most to one host. Default 8.
 	Jobs int
-	// Keychain gives the credentials of a registry. Default: the docker config
-	// and its credential helpers.
+	// Keychain gives the credentials of a registry. Default: those of docker and
+	// podman, and their credential helpers.
 	Keychain authn.Keychain
 	// UserAgent is sent along. Default "atoll".
 	UserAgent string
-	// Progress is told how far Mirror is. It may be called by several goroutines at once.
+	// Progress is told how far Mirror is, a few times a second, never twice at once.
 	Progress func(Progress)
 	// Log is told what is not an error. Nil discards.
 	Log *slog.Logger
 
 	pause time.Duration // the first wait before another try; tests shorten it
-	idle  time.Duration // a connection that brings nothing for so long is cut
-}
-
-// Progress is how far a transfer is.
-type Progress struct {
-	Name        string // what moves: an image, a file or a package
-	Done, Total int64  // bytes
+	idle  time.Duration // a connection or credential helper that brings nothing for so long is cut
+	certs []string      // see certsDirs
 }
 
 // Wanted is an image that something asks for.
@@ -89,9 +93,6 @@ func (o *Options) withDefaults() *Options {
 	if out.Jobs <= 0 {
 		out.Jobs = defaultJobs
 	}
-	if out.Keychain == nil {
-		out.Keychain = authn.DefaultKeychain
-	}
 	if out.UserAgent == "" {
 		out.UserAgent = "atoll"
 	}
@@ -106,6 +107,12 @@ func (o *Options) withDefaults() *Options {
 	}
 	if out.idle <= 0 {
 		out.idle = defaultIdle
+	}
+	if out.Keychain == nil {
+		out.Keychain = newKeychain(authFiles(), out.idle)
+	}
+	if out.certs == nil {
+		out.certs = certsDirs()
 	}
 	return &out
 }

@@ -148,13 +148,13 @@ func parseSums(data []byte) (map[string]v1.Hash, error) {
 // measure fills in a file's size, and its digest where that is not known.
 func (c *client) measure(ctx context.Context, src source, f *bundle.LockedFile) error {
 	if f.Digest.Hex != "" {
-		body, size, err := src.open(ctx, 0, -1)
+		body, err := src.open(ctx, part{size: -1})
 		if err != nil {
 			return err
 		}
 		body.Close()
-		if size >= 0 {
-			f.Size = size
+		if body.total >= 0 {
+			f.Size = body.total
 			return nil
 		}
 	}

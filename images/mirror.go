@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -22,14 +21,16 @@ func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 // holds is not fetched again. Of an image that is an index the locked manifest is
 // fetched whole; of other platforms only manifest and config, if the registry has
 // them. Failures do not keep the rest from being fetched; they come in one
-// joined error that wraps [bundle.ErrIncomplete], with a [GoneError] or
-// [bundle.CorruptError] where that is the reason.
+// [IncompleteError], with a [GoneError] or [bundle.CorruptError] where that is the reason.
 func Mirror(ctx context.Context, d *bundle.Definition, l *bundle.Lock, s *bundle.Store, o *Options) error {
 	c, err := newClient(o)
 	if err != nil {
 		return err
 	}
-	m := &mirror{client: c, store: s, downloads: map[v1.Hash]*download{}}
+	if c.Verify {
+		s = s.Rehashing()
+	}
+	m := &mirror{client: c, store: s, downloads: map[v1.Hash][]*download{}}
 	errs := []error{m.addImages(ctx, l.Images)}
 	m.addFiles(d, l.Files)
 	errs = append(errs, m.addPackages(ctx, d, l.Packages))
@@ -37,12 +38,13 @@ func Mirror(ctx context.Context, d *bundle.Definition, l *bundle.Lock, s *bundle
 	if err != nil {
 		return err
 	}
-	errs = append(errs, m.fetchAll(ctx, missing))
+	t := newTally(missing, m.Progress)
+	errs = append(errs, m.fetchAll(ctx, missing, t), s.Sync())
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	if err := errors.Join(errs...); err != nil {
-		return errors.Join(err, fmt.Errorf("mirror is %w: what could be fetched is kept", bundle.ErrIncomplete))
+		return m.incomplete(ctx, err, l, t)
 	}
 	return nil
 }
@@ -53,7 +55,7 @@ type mirror struct {
 	store *bundle.Store
 
 	mu        sync.Mutex
-	downloads map[v1.Hash]*download
+	downloads map[v1.Hash][]*download // of one digest several only if some lie about its size
 }
 
 // add asks for a blob, once, however many images have it. Every place that has it
@@ -61,10 +63,17 @@ type mirror struct {
 func (m *mirror) add(d download) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old := m.downloads[d.digest]
-	if old == nil {
-		m.downloads[d.digest] = &d
+	same := m.downloads[d.digest]
+	i := slices.IndexFunc(same, func(old *download) bool { return old.size == d.size })
+	if i < 0 {
+		m.downloads[d.digest] = append(same, &d)
 		return
+	}
+	old := same[i]
+	for _, name := range append([]string{d.name}, d.also...) {
+		if name != old.name && !slices.Contains(old.also, name) {
+			old.also = append(old.also, name)
+		}
 	}
 	for _, src := range d.sources {
 		if !slices.ContainsFunc(old.sources, func(have source) bool { return have.url == src.url && have.path == src.path }) {
@@ -82,7 +91,7 @@ func (m *mirror) addFiles(d *bundle.Definition, files []bundle.LockedFile) {
 // missing lists what the store does not have, largest first, so that no large one
 // is left alone at the end.
 func (m *mirror) missing(ctx context.Context) ([]*download, error) {
-	all := slices.Collect(maps.Values(m.downloads))
+	all := slices.Concat(slices.Collect(maps.Values(m.downloads))...)
 	have := make([]bool, len(all))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(m.Jobs)
@@ -109,11 +118,8 @@ func (m *mirror) missing(ctx context.Context) ([]*download, error) {
 
 // fetchAll fetches in parallel. A failure of this machine ends it all; any other
 // is told after the rest is done.
-func (m *mirror) fetchAll(ctx context.Context, list []*download) error {
-	t := &tally{report: m.Progress}
-	for _, d := range list {
-		t.total += d.size
-	}
+func (m *mirror) fetchAll(ctx context.Context, list []*download, t *tally) error {
+	defer t.watch()()
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(m.Jobs)
 	errs := make([]error, len(list))
@@ -122,7 +128,9 @@ func (m *mirror) fetchAll(ctx context.Context, list []*download) error {
 			break
 		}
 		g.Go(func() error {
-			errs[i] = m.fetch(gctx, m.store, d, func(n int64) { t.add(d.name, n) })
+			tr := t.begin(d)
+			errs[i] = m.fetch(gctx, m.store, d, tr)
+			t.end(tr, errs[i])
 			var local localError
 			if errors.As(errs[i], &local) {
 				return local
@@ -134,19 +142,4 @@ func (m *mirror) fetchAll(ctx context.Context, list []*download) error {
 		return err // the others were cut off by it
 	}
 	return errors.Join(errs...)
-}
-
-// tally adds up what parallel transfers move.
-type tally struct {
-	mu          sync.Mutex
-	done, total int64
-	report      func(Progress)
-}
-
-func (t *tally) add(name string, n int64) {
-	t.mu.Lock()
-	t.done += n
-	p := Progress{Name: name, Done: t.done, Total: t.total}
-	t.mu.Unlock()
-	t.report(p)
 }

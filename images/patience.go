@@ -9,7 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,56 +27,162 @@ const (
 	maxRefusal = 64 << 10
 )
 
-// patience is a transport that tries again where that may help, and waits as long
-// as a server asks. A wait holds for all requests to the host.
+// patience is a transport that asks a host for no more at once than it stands, tries
+// again where that may help, and waits as long as a server asks. A wait holds for all
+// requests to the host.
 type patience struct {
-	inner   http.RoundTripper
-	agent   string
-	pause   time.Duration     // before the second try; it doubles with each
-	schemes map[string]string // the only scheme a mirror's host may be asked by
-	log     *slog.Logger
+	inner http.RoundTripper
+	agent string
+	pause time.Duration // before the second try; it doubles with each
+	idle  time.Duration // a body that brings nothing for so long is cut
+	most  int           // requests to one host at once
+	log   *slog.Logger
 
 	mu    sync.Mutex
-	until map[string]time.Time // hosts that asked to wait
+	gates map[string]*gate // by host
+	low   map[string]bool  // hosts that were told to have little left
+}
+
+// gate gives the host's.
+func (p *patience) gate(host string) *gate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g := p.gates[host]
+	if g == nil {
+		if p.gates == nil {
+			p.gates, p.low = map[string]*gate{}, map[string]bool{}
+		}
+		g = newGate(p.most)
+		p.gates[host] = g
+	}
+	return g
 }
 
 func (p *patience) RoundTrip(req *http.Request) (*http.Response, error) {
 	host := req.URL.Host
-	if want := p.schemes[host]; want != "" && req.URL.Scheme != want {
-		return nil, fmt.Errorf("mirror %s is asked by %s only", host, want)
-	}
+	gate := p.gate(host)
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", p.agent)
 	for try := 1; ; try++ {
-		if err := p.wait(req.Context(), host); err != nil {
+		s, err := gate.enter(req.Context())
+		if err != nil {
 			return nil, err
 		}
-		resp, err := p.inner.RoundTrip(req)
-		if try == maxTries || !worthAnotherTry(req, resp, err) {
+		resp, err := p.send(req, s)
+		again := worthAnotherTry(req, resp, err)
+		spared := again && isOverload(resp, err) && s.overloaded() // it may be our own doing
+		if !again || try == maxTries && !spared {
+			if err == nil && resp.StatusCode < http.StatusBadRequest {
+				s.good()
+				p.heed(host, gate, resp.Header)
+			}
 			return resp, err
 		}
 		// Jitter keeps parallel requests from coming back all at once.
 		wait := time.Duration(float64(p.pause<<(try-1)) * (1 + rand.Float64()/4))
 		if resp != nil {
-			asked := retryAfter(resp.Header, time.Now())
-			if asked > maxWait {
-				resp.Body.Close()
-				return nil, fmt.Errorf("%s asks to wait until %s, in %s: run the same command again then: %w",
-					host, time.Now().Add(asked).Format(time.DateTime), asked.Round(time.Second), bundle.ErrIncomplete)
-			}
-			wait = max(wait, asked)
-			io.Copy(io.Discard, io.LimitReader(resp.Body, maxRefusal)) // the refusal is what counts
-			resp.Body.Close()
+			wait = max(wait, askedWait(resp.Header, time.Now()))
+			drain(resp)
 		}
-		p.hold(host, wait, resp)
+		if wait > maxWait {
+			return nil, fmt.Errorf("%s asks to wait until %s, in %s: run the same command again then: %w",
+				host, time.Now().Add(wait).Format(time.DateTime), wait.Round(time.Second), bundle.ErrIncomplete)
+		}
+		if resp != nil && (resp.StatusCode == http.StatusTooManyRequests || resp.Header.Get("Retry-After") != "") {
+			if gate.hold(wait) {
+				p.log.Warn("registry asks to wait", "host", host, "status", resp.StatusCode, "wait", wait.Round(time.Second))
+			}
+		}
 		if err := sleep(req.Context(), wait); err != nil {
 			return nil, err
 		}
 		if req, err = rewind(req); err != nil {
 			return nil, err
 		}
+		if spared {
+			try--
+		}
 	}
 }
+
+// send sends a request once. The slot is free when the answer's body was read or closed.
+func (p *patience) send(req *http.Request, s *slot) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	resp, err := p.inner.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		cancel(nil)
+		s.leave()
+		return nil, err
+	}
+	resp.Body = &heldBody{ReadCloser: resp.Body, slot: s, idle: p.idle, ctx: ctx, cancel: cancel}
+	return resp, nil
+}
+
+// drain ends an answer that nobody reads, and keeps its connection if that is cheap.
+func drain(resp *http.Response) {
+	io.Copy(io.Discard, io.LimitReader(resp.Body, maxRefusal)) // that it was refused is what counts
+	resp.Body.Close()
+}
+
+// heed minds what a host says of its own accord about how much it will still answer.
+func (p *patience) heed(host string, g *gate, h http.Header) {
+	q, ok := readQuota(h, time.Now())
+	if !ok {
+		return
+	}
+	if q.left == 0 && q.reset > 0 && q.reset <= maxWait && g.hold(q.reset) {
+		p.log.Warn("registry has no requests left for now", "host", host, "wait", q.reset.Round(time.Second))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if q.limit > 0 && q.left*10 <= q.limit && !p.low[host] {
+		p.low[host] = true
+		p.log.Warn("registry will soon answer no more requests: log in for a larger allowance", "host", host, "left", q.left, "of", q.limit)
+	}
+}
+
+// heldBody is a body that holds a slot until it is read or closed, and that ends when
+// nothing comes for too long.
+type heldBody struct {
+	io.ReadCloser
+	slot   *slot
+	idle   time.Duration
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+func (b *heldBody) Read(p []byte) (int, error) {
+	stall := stallError{b.idle}
+	t := time.AfterFunc(b.idle, func() { b.cancel(stall) })
+	n, err := b.ReadCloser.Read(p)
+	t.Stop()
+	if err == nil {
+		return n, nil
+	}
+	switch {
+	case err == io.EOF:
+	case context.Cause(b.ctx) == error(stall):
+		err = stall
+	case isBroken(err):
+		b.slot.overloaded()
+	}
+	b.slot.leave()
+	return n, err
+}
+
+func (b *heldBody) Close() error {
+	b.slot.leave()
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}
+
+// stallError says that a body brought nothing for too long. It is a timeout.
+type stallError struct{ after time.Duration }
+
+func (e stallError) Error() string { return fmt.Sprintf("nothing came for %s", e.after) }
+func (stallError) Timeout() bool   { return true }
+func (stallError) Temporary() bool { return true }
 
 // rewind makes a request that can be sent once more.
 func rewind(req *http.Request) (*http.Request, error) {
@@ -92,38 +198,6 @@ func rewind(req *http.Request) (*http.Request, error) {
 	return req, nil
 }
 
-// hold keeps other requests from a host that has had too many.
-func (p *patience) hold(host string, wait time.Duration, resp *http.Response) {
-	if resp == nil || resp.StatusCode != http.StatusTooManyRequests && resp.Header.Get("Retry-After") == "" {
-		return
-	}
-	p.log.Warn("registry asks to wait", "host", host, "status", resp.StatusCode, "wait", wait.Round(time.Second))
-	until := time.Now().Add(wait)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.until == nil {
-		p.until = map[string]time.Time{}
-	}
-	if until.After(p.until[host]) {
-		p.until[host] = until
-	}
-}
-
-// wait returns when the host may be asked again.
-func (p *patience) wait(ctx context.Context, host string) error {
-	for {
-		p.mu.Lock()
-		left := time.Until(p.until[host])
-		p.mu.Unlock()
-		if left <= 0 {
-			return ctx.Err()
-		}
-		if err := sleep(ctx, left); err != nil {
-			return err
-		}
-	}
-}
-
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -136,11 +210,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 func worthAnotherTry(req *http.Request, resp *http.Response, err error) bool {
+	if req.Method == http.MethodHead { // asked for what is good to know, and can do without
+		return false
+	}
 	if req.Context().Err() != nil || req.Body != nil && req.GetBody == nil {
 		return false
 	}
 	if err != nil {
-		return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err)
+		return isReset(err)
 	}
 	switch resp.StatusCode {
 	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
@@ -150,20 +227,27 @@ func worthAnotherTry(req *http.Request, resp *http.Response, err error) bool {
 	return false
 }
 
+// isOverload tells the answers of a host that has too much to do.
+func isOverload(resp *http.Response, err error) bool {
+	if err != nil {
+		return isBroken(err)
+	}
+	return resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable
+}
+
 // isReset tells a connection that was broken off, or that took too long.
 func isReset(err error) bool {
 	var timeout net.Error
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.As(err, &timeout) && timeout.Timeout()
+	return isBroken(err) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// retryAfter reads the wait a server asks for, in seconds or as a date; 0 if none.
-func retryAfter(h http.Header, now time.Time) time.Duration {
-	v := h.Get("Retry-After")
-	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
-		return time.Duration(s) * time.Second
+// isBroken tells a connection that the other side broke off.
+func isBroken(err error) bool {
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true
 	}
-	if t, err := http.ParseTime(v); err == nil && t.After(now) {
-		return t.Sub(now)
-	}
-	return 0
+	// net/http's errors of HTTP/2 have no exported types.
+	text := err.Error()
+	return strings.Contains(text, "http2: server sent GOAWAY") || strings.Contains(text, "stream error: stream ID") ||
+		strings.Contains(text, "http2: client connection lost")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -52,8 +53,17 @@ func (m *mirror) addImage(ctx context.Context, names []bundle.LockedImage) error
 		if !slices.Contains(p.repos, repo) {
 			p.repos = append(p.repos, repo)
 		}
+		p.names = append(p.names, imageName(im.Reference, im.From))
 	}
-	if err := p.visit(ctx, p.image.Digest, 0); err != nil {
+	had, err := m.store.Has(ctx, p.image.Digest, -1)
+	if err != nil {
+		return err
+	}
+	err = p.visit(ctx, p.image.Digest, 0)
+	if !had && ctx.Err() == nil {
+		m.tellMoved(ctx, names)
+	}
+	if err != nil {
 		return err
 	}
 	if !p.whole {
@@ -62,10 +72,30 @@ func (m *mirror) addImage(ctx context.Context, names []bundle.LockedImage) error
 	return nil
 }
 
+// tellMoved tells of tags that point at something else than they did for the lock. What
+// is fetched is what the lock says.
+func (m *mirror) tellMoved(ctx context.Context, names []bundle.LockedImage) {
+	for _, im := range names {
+		from := cmp.Or(im.From, im.Reference)
+		_, _, tag, pinned, err := bundle.SplitReference(from)
+		if err != nil || tag == "" || pinned != "" {
+			continue
+		}
+		repo, err := m.repository(from)
+		if err != nil {
+			continue
+		}
+		if now := repo.tagged(ctx, tag); now != (v1.Hash{}) && now != im.Digest {
+			m.Log.Warn("tag has moved since the lock was made; the digest of the lock counts", "image", from, "locked", im.Digest, "now", now)
+		}
+	}
+}
+
 // planner walks one image.
 type planner struct {
 	*mirror
 	image bundle.LockedImage
+	names []string      // of the image, for errors
 	repos []*repository // that have the image
 	asked int           // manifests
 	whole bool          // the locked manifest was met
@@ -82,7 +112,7 @@ func (p *planner) visit(ctx context.Context, digest v1.Hash, depth int) error {
 	}
 	n, err := parseNode(data)
 	if err != nil {
-		return fmt.Errorf("image %s: %s: %w", p.image.Reference, digest, err)
+		return malformedError{fmt.Errorf("image %s: %s: %w", p.image.Reference, digest, err)}
 	}
 	if !n.isIndex() {
 		return p.manifest(digest, n)
@@ -91,14 +121,20 @@ func (p *planner) visit(ctx context.Context, digest v1.Hash, depth int) error {
 		return fmt.Errorf("image %s has more than %d indexes in each other", p.image.Reference, maxNesting)
 	}
 	for _, child := range n.Manifests {
-		if !child.MediaType.IsImage() && !child.MediaType.IsIndex() {
+		wanted := child.Digest == p.image.Manifest
+		if !wanted && (!child.MediaType.IsImage() && !child.MediaType.IsIndex() || isAttestation(child)) {
 			continue
 		}
 		var gone *GoneError
+		var malformed malformedError
 		err := p.visit(ctx, child.Digest, depth+1)
-		if errors.As(err, &gone) && child.Digest != p.image.Manifest && gone.Digest == child.Digest {
+		if errors.As(err, &gone) && !wanted && gone.Digest == child.Digest {
 			// Registries that copy one platform of an image lack the others; so do we.
 			p.Log.Warn("registry lacks another platform of an image", "image", p.image.Reference, "host", gone.Host, "digest", child.Digest)
+			continue
+		}
+		if errors.As(err, &malformed) && !wanted {
+			p.Log.Warn("another platform of an image is malformed", "error", err)
 			continue
 		}
 		if err != nil {
@@ -127,10 +163,22 @@ func (p *planner) manifest(digest v1.Hash, n *node) error {
 	return nil
 }
 
+// malformedError says that a manifest cannot be read.
+type malformedError struct{ error }
+
+// ask asks for a blob. A foreign layer may be at its own URLs only.
 func (p *planner) ask(b v1.Descriptor) {
-	d := download{name: imageName(p.image.Reference, p.image.From), digest: b.Digest, size: b.Size}
+	d := download{name: p.names[0], also: slices.Clip(p.names[1:]), digest: b.Digest, size: b.Size}
 	for _, r := range p.repos {
 		d.sources = append(d.sources, r.blob(b.Digest))
+	}
+	if !b.MediaType.IsDistributable() {
+		d.name += ", a layer that is not in the registry but at a URL of its own"
+		for _, u := range b.URLs {
+			if to, err := url.Parse(u); err == nil && mayFollow(p.repos[0].door.base, to) == nil {
+				d.sources = append(d.sources, p.plainSource(u))
+			}
+		}
 	}
 	p.add(d)
 }
@@ -142,9 +190,9 @@ func (p *planner) load(ctx context.Context, digest v1.Hash) ([]byte, error) {
 		return nil, err
 	}
 	if have {
-		return p.stored(digest)
+		return readManifest(p.store, digest)
 	}
-	name := imageName(p.image.Reference, p.image.From)
+	name := p.names[0]
 	var errs []error
 	for _, r := range p.repos {
 		data, err := r.manifest(ctx, "", digest)
@@ -164,13 +212,14 @@ func (p *planner) load(ctx context.Context, digest v1.Hash) ([]byte, error) {
 		default:
 			err = explain(err, name, r.host)
 		}
-		errs = append(errs, err)
+		errs = append(errs, &FetchError{Names: p.names, Host: r.host, Err: err})
 	}
 	return nil, worst(errs)
 }
 
-func (p *planner) stored(digest v1.Hash) ([]byte, error) {
-	f, err := p.store.Open(digest)
+// readManifest reads a manifest that the store has.
+func readManifest(s *bundle.Store, digest v1.Hash) ([]byte, error) {
+	f, err := s.Open(digest)
 	if err != nil {
 		return nil, err
 	}

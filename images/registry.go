@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -39,56 +37,35 @@ type client struct {
 
 	mu    sync.Mutex
 	repos map[string]*repository
+	doors map[string]*door // by scheme and host
 }
 
 func newClient(o *Options) (*client, error) {
-	c := &client{Options: o.withDefaults(), mirrors: map[string]*url.URL{}, repos: map[string]*repository{}}
-	schemes := map[string]string{}
+	c := &client{Options: o.withDefaults(), mirrors: map[string]*url.URL{}, repos: map[string]*repository{}, doors: map[string]*door{}}
 	for host, to := range c.Mirrors {
 		u, err := url.Parse(to)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
 			return nil, fmt.Errorf("mirror of %s: %q is not a URL like https://HOST/PATH", host, to)
 		}
-		c.mirrors[host], schemes[u.Host] = u, u.Scheme
+		c.mirrors[host] = u
 	}
 	c.http = &http.Client{
 		CheckRedirect: checkRedirect,
-		Transport: &patience{
-			agent: c.UserAgent, pause: c.pause, schemes: schemes, log: c.Log,
-			inner: &http.Transport{
-				Proxy:                 http.ProxyFromEnvironment,
-				DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-				ForceAttemptHTTP2:     true,
-				MaxIdleConnsPerHost:   c.Jobs,
-				IdleConnTimeout:       90 * time.Second,
-				TLSHandshakeTimeout:   15 * time.Second,
-				ResponseHeaderTimeout: c.idle,
-			},
-		},
+		Transport:     &patience{agent: c.UserAgent, pause: c.pause, idle: c.idle, most: c.Jobs, log: c.Log, inner: newHosts(c.Options)},
 	}
 	return c, nil
-}
-
-// checkRedirect keeps a registry's credentials from the storage it redirects to,
-// which may be another port of the same machine.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) > 10 {
-		return errors.New("stopped after 10 redirects")
-	}
-	if req.URL.Host != via[0].URL.Host {
-		req.Header.Del("Authorization")
-	}
-	return nil
 }
 
 // repository is where the manifests and blobs of an image are, and how to log in there.
 type repository struct {
 	host string // who is asked: the image's registry, or a mirror of it
 	base string // URL below which manifests/ and blobs/ are
+	repo name.Repository
+	door *door
+	c    *client
 
-	connect func(context.Context) (*http.Client, error)
 	mu      sync.Mutex
-	http    *http.Client // connected
+	http    *http.Client // that logs in
 	configs map[v1.Hash]func() ([]byte, error)
 }
 
@@ -104,53 +81,69 @@ func (c *client) repository(reference string) (*repository, error) {
 	if r := c.repos[key]; r != nil {
 		return r, nil
 	}
-	var opts []name.Option
+	scheme := ""
 	if u := c.mirrors[host]; u != nil {
-		host = u.Host
+		host, scheme = u.Host, u.Scheme
 		path = strings.TrimPrefix(strings.Trim(u.Path, "/")+"/"+path, "/")
-		if u.Scheme == "http" {
-			opts = append(opts, name.Insecure)
-		}
 	}
-	reg, err := name.NewRegistry(host, opts...)
+	reg, err := name.NewRegistry(host)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", reference, err)
 	}
-	repo := reg.Repo(path)
+	host = reg.RegistryStr()
+	if scheme == "" {
+		scheme = c.scheme(host)
+	}
+	d := c.door(&url.URL{Scheme: scheme, Host: host})
 	r := &repository{
-		host: host,
-		base: escapePlus(reg.Scheme() + "://" + reg.RegistryStr() + "/v2/" + path + "/"), // a mirror's path may have one
-		connect: func(ctx context.Context) (*http.Client, error) {
-			auth, err := authn.Resolve(ctx, c.Keychain, repo)
-			if err != nil {
-				return nil, fmt.Errorf("getting credentials for %s: %w", host, err)
-			}
-			t, err := transport.NewWithContext(ctx, reg, auth, c.http.Transport, []string{repo.Scope(transport.PullScope)})
-			if err != nil {
-				return nil, err
-			}
-			return &http.Client{Transport: t, CheckRedirect: checkRedirect}, nil
-		},
+		host: host, repo: reg.Repo(path), door: d, c: c,
+		base: escapePlus(d.base.String() + "/v2/" + path + "/"), // a mirror's path may have one
 	}
 	c.repos[key] = r
 	return r, nil
 }
 
-// client logs in, once.
+// scheme is how a registry is asked that no mirror stands for: by https, but for those
+// that are said to speak plain http, and for this machine's where nothing is kept of
+// certificates for it.
+func (c *client) scheme(host string) string {
+	if slices.Contains(c.PlainHTTP, host) {
+		return "http"
+	}
+	if isLoopback(host) {
+		if config, err := hostTrust(c.certs, host); config == nil && err == nil {
+			return "http"
+		}
+	}
+	return "https"
+}
+
+// door gives the registry's. The caller holds the lock.
+func (c *client) door(base *url.URL) *door {
+	d := c.doors[base.String()]
+	if d == nil {
+		d = &door{base: base, http: c.http, idle: c.idle}
+		c.doors[base.String()] = d
+	}
+	return d
+}
+
+// client gives a client that logs in. It looks for credentials once.
 func (r *repository) client(ctx context.Context) (*http.Client, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.http == nil {
-		var err error
-		if r.http, err = r.connect(ctx); err != nil {
-			return nil, err
+		auth, err := authn.Resolve(ctx, r.c.Keychain, r.repo)
+		if err != nil {
+			return nil, fmt.Errorf("getting credentials for %s: %w", r.host, err)
+		}
+		r.http = &http.Client{
+			CheckRedirect: checkRedirect,
+			Transport:     &login{inner: r.c.http.Transport, door: r.door, auth: auth, scope: r.repo.Scope(transport.PullScope)},
 		}
 	}
 	return r.http, nil
 }
-
-// bodyTries is how often a small body is asked for before it is called corrupt.
-const bodyTries = 3
 
 // manifest gets a manifest or index by tag or by digest, its bytes as they are.
 // By digest, bytes that are not what it says are a [bundle.CorruptError].
@@ -160,6 +153,30 @@ func (r *repository) manifest(ctx context.Context, tag string, digest v1.Hash) (
 		what = digest.String()
 	}
 	return r.small(ctx, "manifests/"+what, digest)
+}
+
+// tagged is what a tag points at now; zero if the registry does not say. It asks by HEAD,
+// which no registry counts as a pull, and only for what is good to know.
+func (r *repository) tagged(ctx context.Context, tag string) v1.Hash {
+	hc, err := r.client(ctx)
+	if err != nil {
+		return v1.Hash{}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.base+"manifests/"+tag, nil)
+	if err != nil {
+		return v1.Hash{}
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := hc.Do(req)
+	if err != nil {
+		return v1.Hash{}
+	}
+	resp.Body.Close()
+	h, err := v1.NewHash(resp.Header.Get("Docker-Content-Digest"))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return v1.Hash{}
+	}
+	return h
 }
 
 // config gets a blob that is as small as a manifest, once for all that ask for it.
@@ -179,71 +196,50 @@ func (r *repository) config(ctx context.Context, digest v1.Hash) ([]byte, error)
 
 // small gets a body of at most maxManifest.
 func (r *repository) small(ctx context.Context, path string, digest v1.Hash) ([]byte, error) {
-	var err error
-	for range bodyTries {
-		var data []byte
-		if data, err = r.smallOnce(ctx, path); err != nil {
-			var refused *transport.Error
-			if ctx.Err() != nil || errors.As(err, &refused) || !errors.Is(err, io.ErrUnexpectedEOF) {
-				return nil, err
-			}
-			continue // cut short
-		}
-		got := bundle.DigestOf(data)
-		if digest.Hex == "" || got == digest {
-			return data, nil
-		}
-		err = &bundle.CorruptError{Name: path + " from " + r.host, Want: digest, Got: got}
-	}
-	return nil, err
-}
-
-func (r *repository) smallOnce(ctx context.Context, path string) ([]byte, error) {
 	hc, err := r.client(ctx)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+path, nil)
-	if err != nil {
-		return nil, err
+	var failed error
+	for try := range smallTries {
+		if try > 0 {
+			if err := sleep(ctx, r.c.pause<<(try-1)); err != nil {
+				return nil, err
+			}
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+path, nil)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Accept", accept)
+		data, err := getSmall(hc, req, maxManifest, r.c.idle)
+		if err == nil {
+			got := bundle.DigestOf(data)
+			if digest.Hex == "" || got == digest {
+				return data, nil
+			}
+			failed = &bundle.CorruptError{Name: path + " from " + r.host, Want: digest, Got: got}
+			continue
+		}
+		if failed = err; ctx.Err() != nil || !isReset(err) && !r.expired(err) {
+			break
+		}
 	}
-	req.Header.Set("Accept", accept)
-	resp, err := hc.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if err := transport.CheckError(resp, http.StatusOK); err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if len(data) > maxManifest {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxManifest)
-	}
-	if resp.ContentLength >= 0 && int64(len(data)) != resp.ContentLength {
-		return nil, fmt.Errorf("reading %s: %w", path, io.ErrUnexpectedEOF)
-	}
-	return data, nil
+	return nil, failed
+}
+
+// expired tells the refusal of a storage whose signed URL was good for too short: the
+// registry gives another.
+func (r *repository) expired(err error) bool {
+	var refused *transport.Error
+	return errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden && refused.Request.URL.Host != r.door.base.Host
 }
 
 // explain tells what failed, where, and what the user can do.
 func explain(err error, what, host string) error {
-	var refused *transport.Error
-	if errors.As(err, &refused) {
-		switch refused.StatusCode {
-		case http.StatusUnauthorized, http.StatusForbidden:
-			return fmt.Errorf("%s: %s denies access: check the name, or log in with \"docker login %s\": %w", what, host, host, err)
-		case http.StatusNotFound:
-			return fmt.Errorf("%s: %s does not have it: check the name and tag: %w", what, host, err)
-		}
-	}
-	var dial *net.OpError
-	var dns *net.DNSError
-	if errors.As(err, &dns) || errors.As(err, &dial) && dial.Op == "dial" {
-		return fmt.Errorf("%s: %s cannot be reached: check the network, or send its traffic elsewhere with --mirror: %w", what, host, err)
+	hideQuery(err)
+	if a := advice(err, host); a != "" {
+		return fmt.Errorf("%s: %s %s: %w", what, host, a, err)
 	}
 	return fmt.Errorf("%s at %s: %w", what, host, err)
 }

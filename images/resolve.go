@@ -119,6 +119,12 @@ func (c *client) resolveImage(ctx context.Context, w Wanted, arch string) (bundl
 	if err != nil {
 		return bundle.LockedImage{}, explain(err, imageName(w.Reference, w.From), repo.host)
 	}
+	if tag != "" && pinned != "" {
+		if now := repo.tagged(ctx, tag); now != (v1.Hash{}) && now != bundle.DigestOf(data) {
+			c.Log.Warn("tag no longer points at the digest that the image is pinned to; the digest counts",
+				"image", w.Reference, "tag", tag, "now", now)
+		}
+	}
 	c.Log.Debug("resolved image", "image", w.Reference, "digest", bundle.DigestOf(data), "took", time.Since(start))
 	return bundle.LockedImage{
 		Reference: w.Reference, From: w.From, Digest: bundle.DigestOf(data), Manifest: manifest,
@@ -136,9 +142,13 @@ func imageName(reference, from string) string {
 
 // resolver finds what an image is on one architecture.
 type resolver struct {
-	repo *repository
-	arch string
+	repo  *repository
+	arch  string
+	asked int // manifests
 }
+
+// platformError says that an image, or a part of its index, is for other platforms.
+type platformError struct{ error }
 
 // platform gives the digest of the architecture's manifest, and the bytes of all of it.
 func (r *resolver) platform(ctx context.Context, data []byte, depth int) (v1.Hash, int64, error) {
@@ -158,27 +168,37 @@ func (r *resolver) platform(ctx context.Context, data []byte, depth int) (v1.Has
 	if depth == maxNesting {
 		return v1.Hash{}, 0, fmt.Errorf("more than %d indexes in each other", maxNesting)
 	}
-	if child, ok := choose(n.Manifests, r.arch); ok {
-		return r.child(ctx, child, depth)
-	}
-	for _, m := range n.Manifests {
-		if m.MediaType.IsIndex() {
-			return r.child(ctx, m, depth)
+	for _, child := range choose(n.Manifests, r.arch) {
+		manifest, size, err := r.child(ctx, child, depth)
+		var other platformError
+		if !errors.As(err, &other) {
+			return manifest, size, err
 		}
 	}
-	return v1.Hash{}, 0, fmt.Errorf("image is not for linux/%s; its platforms: %s", r.arch, platforms(n.Manifests))
+	return v1.Hash{}, 0, platformError{fmt.Errorf("image is not for linux/%s; its platforms: %s", r.arch, platforms(n.Manifests))}
 }
 
 func (r *resolver) child(ctx context.Context, d v1.Descriptor, depth int) (v1.Hash, int64, error) {
+	if r.asked++; r.asked > maxManifests {
+		return v1.Hash{}, 0, fmt.Errorf("more than %d manifests were asked for", maxManifests)
+	}
 	data, err := r.repo.manifest(ctx, "", d.Digest)
 	if err != nil {
 		return v1.Hash{}, 0, fmt.Errorf("manifest %s of its index: %w", d.Digest, err)
 	}
-	return r.platform(ctx, data, depth+1)
+	manifest, size, err := r.platform(ctx, data, depth+1)
+	if err == nil && d.Size != int64(len(data)) {
+		return v1.Hash{}, 0, fmt.Errorf("its index says that manifest %s has %d bytes, it has %d: no container runtime pulls it by that index; push the image again, or pin the manifest's digest", d.Digest, d.Size, len(data))
+	}
+	return manifest, size, err
 }
 
-// checkConfig refuses an image that another platform runs. One that does not say passes.
+// checkConfig refuses an image that another platform runs. One that does not say passes,
+// and what is no image runs nowhere.
 func (r *resolver) checkConfig(ctx context.Context, n *node) error {
+	if n.isArtifact() {
+		return nil
+	}
 	data, err := r.repo.config(ctx, n.Config.Digest)
 	if err != nil {
 		return fmt.Errorf("config %s: %w", n.Config.Digest, err)
@@ -191,7 +211,7 @@ func (r *resolver) checkConfig(ctx context.Context, n *node) error {
 		return fmt.Errorf("decoding config %s: %w", n.Config.Digest, err)
 	}
 	if config.OS != "" && config.OS != "linux" || config.Architecture != "" && config.Architecture != r.arch {
-		return fmt.Errorf("image is for %s/%s, not for linux/%s", config.OS, config.Architecture, r.arch)
+		return platformError{fmt.Errorf("image is for %s/%s, not for linux/%s", config.OS, config.Architecture, r.arch)}
 	}
 	return nil
 }

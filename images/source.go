@@ -74,11 +74,14 @@ func FetchSources(ctx context.Context, d *bundle.Definition, sources []bundle.So
 // MirrorSources reads those of the lock's sources that the store does not have, as
 // [FetchSources] does. One that is not as it was locked is a [bundle.CorruptError], one
 // that its URL no longer has a [GoneError]. Failures do not keep the rest from being
-// fetched; they come in one joined error that wraps [bundle.ErrIncomplete].
+// fetched; they come in one [IncompleteError].
 func MirrorSources(ctx context.Context, sources []bundle.Source, l *bundle.Lock, s *bundle.Store, o *Options) error {
 	c, err := newSourceClient(o, sources)
 	if err != nil {
 		return err
+	}
+	if c.Verify {
+		s = s.Rehashing()
 	}
 	err = c.each(ctx, len(l.Sources), func(i int) error {
 		locked := l.Sources[i]
@@ -95,7 +98,7 @@ func MirrorSources(ctx context.Context, sources []bundle.Source, l *bundle.Lock,
 		return cause
 	}
 	if err != nil {
-		return errors.Join(err, fmt.Errorf("mirror is %w: what could be fetched is kept", bundle.ErrIncomplete))
+		return &IncompleteError{Left: -1, Err: err}
 	}
 	return nil
 }
@@ -123,7 +126,10 @@ func OpenSource(s *bundle.Store, l bundle.LockedSource) (*sourcetree.Tree, error
 		return nil, fmt.Errorf("source %s: %w", l.Name, err)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != l.Digest.Hex {
-		return nil, &bundle.CorruptError{Name: "source " + l.Name + " at " + s.Path(l.Digest), Want: l.Digest, Got: v1.Hash{Algorithm: "sha256", Hex: got}}
+		corrupt := &bundle.CorruptError{Name: "source " + l.Name + " at " + s.Path(l.Digest), Want: l.Digest, Got: v1.Hash{Algorithm: "sha256", Hex: got}}
+		// Has removes it, whatever is on record, so that the next mirror fetches it.
+		_, err := s.Rehashing().Has(context.Background(), l.Digest, l.Size)
+		return nil, errors.Join(corrupt, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", l.Name, err)

@@ -1,109 +1,18 @@
 package images
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
-	"fmt"
+	"hash"
 	"io"
 	"net/http"
-	"net/url"
-	"os"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
-
-// source is a place that content can be read from.
-type source struct {
-	host string // who has it, for errors
-	path string // a file on disk, or
-	url  string // a URL, asked by
-	http func(context.Context) (*http.Client, error)
-}
-
-// plainSource is a URL that needs no login.
-func (c *client) plainSource(u string) source {
-	host := u
-	if parsed, err := url.Parse(u); err == nil {
-		host = parsed.Host
-	}
-	return source{host: host, url: u, http: func(context.Context) (*http.Client, error) { return c.http, nil }}
-}
-
-// blob is a blob's source.
-func (r *repository) blob(digest fmt.Stringer) source {
-	return source{host: r.host, url: r.base + "blobs/" + digest.String(), http: r.client}
-}
-
-// open reads from offset on. size is the whole length, -1 if it is not known;
-// so is the length it returns. A server that cannot give a part gives the whole,
-// and what is before offset is dropped.
-func (s source) open(ctx context.Context, offset, size int64) (io.ReadCloser, int64, error) {
-	if s.path != "" {
-		return s.openFile(offset)
-	}
-	hc, err := s.http(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
-	if err != nil {
-		return nil, 0, err
-	}
-	// What is hashed is what is stored: no transfer compression.
-	req.Header.Set("Accept-Encoding", "identity")
-	if offset > 0 {
-		req.Header.Set("Range", byteRange(offset, size))
-	}
-	resp, err := hc.Do(req)
-	if err != nil {
-		return nil, 0, err
-	}
-	if err := transport.CheckError(resp, http.StatusOK, http.StatusPartialContent); err != nil {
-		resp.Body.Close()
-		return nil, 0, err
-	}
-	if resp.StatusCode == http.StatusOK {
-		if _, err := io.CopyN(io.Discard, resp.Body, offset); err != nil {
-			resp.Body.Close()
-			return nil, 0, fmt.Errorf("going on at byte %d: %w", offset, err)
-		}
-		return resp.Body, resp.ContentLength, nil
-	}
-	if got := resp.Header.Get("Content-Range"); !strings.HasPrefix(got, fmt.Sprintf("bytes %d-", offset)) {
-		resp.Body.Close()
-		return nil, 0, fmt.Errorf("going on at byte %d: got range %q", offset, got)
-	}
-	return resp.Body, -1, nil
-}
-
-// byteRange is closed where it can be: some registries refuse an open one.
-func byteRange(offset, size int64) string {
-	if size > 0 {
-		return fmt.Sprintf("bytes=%d-%d", offset, size-1)
-	}
-	return fmt.Sprintf("bytes=%d-", offset)
-}
-
-func (s source) openFile(offset int64) (io.ReadCloser, int64, error) {
-	f, err := os.Open(s.path)
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", s.path)
-	}
-	if err == nil {
-		_, err = f.Seek(offset, io.SeekStart)
-	}
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
-}
 
 const (
 	// maxStuck is how often a stream is opened again without getting on.
@@ -111,6 +20,14 @@ const (
 	// gettingOn is what counts as such, in bytes: a server that sends a byte and
 	// hangs up is not worth a thousand tries.
 	gettingOn = 256 << 10
+)
+
+var (
+	// errStartOver tells who reads a stream that the next bytes are its first again.
+	errStartOver = errors.New("starting over")
+	// errStalled is the end of a connection that brought nothing for too long.
+	errStalled = errors.New("the connection stays open, but nothing comes")
+	errChanged = errors.New("the content changed while it was read")
 )
 
 // stream reads a source to its end. A connection that breaks, or brings nothing
@@ -121,40 +38,73 @@ type stream struct {
 	size int64 // -1 if not known
 	c    *client
 
-	body   io.ReadCloser
+	// checked says that who reads checks a digest, and takes errStartOver. For all
+	// others what comes twice is compared, and is an error if it is not the same.
+	checked bool
+	sum     hash.Hash // of what was read
+	tag     string    // of the version that is read
+
+	body   *body
 	watch  *watchdog
 	offset int64
-	opened int64 // offset when the body was opened
+	high   int64 // the highest offset when the body was opened
+	opens  int
+	whole  bool // parts are not to be had
 	stuck  int
 	err    error // the end of it, if that is an error
 }
 
 // stream reads src; size is its length, or -1.
 func (c *client) stream(ctx context.Context, src source, size int64) *stream {
-	return &stream{ctx: ctx, src: src, size: size, c: c}
+	return &stream{ctx: ctx, src: src, size: size, c: c, sum: sha256.New()}
+}
+
+// checkedStream reads src, whose length is size, from offset on. It gives
+// [errStartOver] when it cannot go on there.
+func (c *client) checkedStream(ctx context.Context, src source, offset, size int64) *stream {
+	return &stream{ctx: ctx, src: src, size: size, c: c, checked: true, offset: offset, high: offset}
 }
 
 func (s *stream) Read(p []byte) (int, error) {
 	for {
-		if s.err != nil {
+		switch {
+		case len(p) == 0:
+			return 0, nil
+		case s.err != nil:
 			return 0, s.err
-		}
-		if s.body == nil {
-			if err := s.open(); err != nil {
-				s.broke(err)
+		case s.size >= 0 && s.offset >= s.size:
+			return 0, io.EOF
+		case s.body == nil:
+			err := s.open()
+			if err == errStartOver {
+				return 0, err
+			}
+			if err != nil {
+				s.broke(err, true)
 				continue
 			}
 		}
-		s.watch.reset()
-		n, err := s.body.Read(p)
+		if s.size >= 0 {
+			p = p[:min(int64(len(p)), s.size-s.offset)]
+		}
+		n, err := s.watch.read(s.body, p)
 		s.offset += int64(n)
+		if s.sum != nil {
+			s.sum.Write(p[:n])
+		}
 		switch {
-		case err == io.EOF && (s.size < 0 || s.offset >= s.size):
+		case s.size >= 0 && s.offset >= s.size:
+			if err == nil && s.body.total < 0 && s.more() {
+				s.err = &lengthError{s.size + 1, s.size}
+				return n, s.err
+			}
+			return n, io.EOF
+		case err == io.EOF && s.size < 0:
 			return n, io.EOF
 		case err == io.EOF:
-			s.broke(io.ErrUnexpectedEOF)
+			s.broke(io.ErrUnexpectedEOF, false)
 		case err != nil:
-			s.broke(err)
+			s.broke(err, false)
 		}
 		if n > 0 {
 			return n, nil
@@ -162,42 +112,115 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 }
 
+// more tells whether the body goes on behind its last byte.
+func (s *stream) more() bool {
+	n, _ := s.watch.read(s.body, make([]byte, 1))
+	return n > 0
+}
+
+// open goes on at the offset.
 func (s *stream) open() error {
-	ctx, cancel := context.WithCancel(s.ctx)
-	s.watch = newWatchdog(s.c.idle, cancel)
-	s.opened = s.offset
+	var ctx context.Context
+	ctx, s.watch = newWatchdog(s.ctx, s.c.idle)
+	want := part{offset: s.offset, size: s.size, tag: s.tag}
+	if s.whole {
+		want.offset = 0
+	}
 	var err error
-	var size int64
-	if s.body, size, err = s.src.open(ctx, s.offset, s.size); err != nil {
+	if s.body, err = s.src.open(ctx, want); err != nil {
 		s.watch.stop()
 		s.body = nil
 		return err
 	}
+	s.opens++
 	if s.size < 0 {
-		s.size = size // then a cut is seen
+		s.size = s.body.total // then a cut is seen
+	}
+	if s.body.total >= 0 && s.body.total != s.size {
+		return &lengthError{s.body.total, s.size}
+	}
+	switch {
+	case s.body.from == s.offset:
+	case s.checked:
+		s.offset = 0
+		return errStartOver
+	default:
+		if err := s.skip(); err != nil {
+			return err
+		}
+	}
+	if s.tag == "" && !s.checked {
+		s.tag = s.body.tag
 	}
 	return nil
 }
 
-// broke decides whether to go on after an error.
-func (s *stream) broke(err error) {
+// skip reads what was read before, and looks whether it is the same.
+func (s *stream) skip() error {
+	again := sha256.New()
+	buf := make([]byte, 64<<10)
+	for left := s.offset; left > 0; {
+		n, err := s.watch.read(s.body, buf[:min(int64(len(buf)), left)])
+		again.Write(buf[:n])
+		if left -= int64(n); err == io.EOF && left > 0 {
+			return io.ErrUnexpectedEOF
+		} else if err != nil && left > 0 {
+			return err
+		}
+	}
+	if !bytes.Equal(again.Sum(nil), s.sum.Sum(nil)) {
+		return errChanged
+	}
+	return nil
+}
+
+// broke decides whether to go on after an error: of opening, or of reading what was opened.
+func (s *stream) broke(err error, opening bool) {
 	s.Close()
-	if s.offset-s.opened >= gettingOn {
+	var refused *transport.Error
+	var length *lengthError
+	var ranged *rangeError
+	final := opening && s.opens == 0 && !transient(err)
+	switch {
+	case errors.As(err, &refused):
+		final = !s.expired(refused)
+	case errors.As(err, &ranged):
+		final = s.whole
+	case errors.As(err, &length), err == errChanged, s.src.path != "":
+		final = true
+	}
+	if final {
+		s.err = err
+		return
+	}
+	if s.offset-s.high >= gettingOn {
 		s.stuck = 0
 	}
+	s.high = max(s.high, s.offset)
 	s.stuck++
-	var refused *transport.Error
+	if err == errStalled || refused != nil {
+		s.stuck++ // these take long, or seldom mend
+	}
 	switch {
 	case s.ctx.Err() != nil:
 		s.err = context.Cause(s.ctx)
-	case s.src.path != "" || s.stuck > maxStuck || errors.As(err, &refused) || s.offset == s.opened && !transient(err):
+	case s.stuck > maxStuck:
 		s.err = err
+	case ranged != nil:
+		s.c.Log.Debug("server gives no part, asking for the whole", "host", s.src.host, "error", err)
+		s.whole = true
 	default:
-		s.c.Log.Debug("connection broke", "url", s.src.url, "at", s.offset, "error", err)
+		s.c.Log.Debug("connection broke", "host", s.src.host, "at", s.offset, "error", err)
 		if err := sleep(s.ctx, s.c.pause<<(s.stuck-1)); err != nil {
 			s.err = err
 		}
 	}
+}
+
+// expired tells whether the one who refused is a storage that the source sent us to, by
+// a URL that is good for a while only. The source gives a new one.
+func (s *stream) expired(refused *transport.Error) bool {
+	return refused.StatusCode == http.StatusForbidden && refused.Request != nil && refused.Request.URL.String() != s.src.url
 }
 
 // Close may be called more than once.
@@ -213,28 +236,36 @@ func (s *stream) Close() error {
 
 // transient tells errors of a moment from those that stay, like an unknown host.
 func transient(err error) bool {
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) || isReset(err)
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || isReset(err)
 }
 
-// watchdog cancels a transfer that brings nothing.
+// watchdog ends a connection that brings nothing. The first bytes may take as long as all
+// tries and waits for an answer do, and a disk its time too: only reading is watched.
 type watchdog struct {
-	timer  *time.Timer
-	after  time.Duration
-	cancel context.CancelFunc
+	after   time.Duration
+	timer   *time.Timer
+	cancel  context.CancelFunc
+	stalled atomic.Bool
 }
 
-func newWatchdog(after time.Duration, cancel context.CancelFunc) *watchdog {
-	// The first bytes may take as long as all tries and waits for an answer do,
-	// so the clock starts with the first read.
-	return &watchdog{after: after, cancel: cancel}
+// newWatchdog also gives the context of the connection.
+func newWatchdog(ctx context.Context, after time.Duration) (context.Context, *watchdog) {
+	ctx, cancel := context.WithCancel(ctx)
+	return ctx, &watchdog{after: after, cancel: cancel}
 }
 
-func (w *watchdog) reset() {
+func (w *watchdog) read(r io.Reader, p []byte) (int, error) {
 	if w.timer == nil {
-		w.timer = time.AfterFunc(w.after, w.cancel)
-		return
+		w.timer = time.AfterFunc(w.after, func() { w.stalled.Store(true); w.cancel() })
+	} else {
+		w.timer.Reset(w.after)
 	}
-	w.timer.Reset(w.after)
+	n, err := r.Read(p)
+	w.timer.Stop()
+	if err != nil && err != io.EOF && w.stalled.Load() {
+		err = errStalled
+	}
+	return n, err
 }
 
 func (w *watchdog) stop() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -39,7 +40,7 @@ func parseNode(data []byte) (*node, error) {
 		return nil, fmt.Errorf("decoding manifest: %w", err)
 	}
 	switch {
-	case n.Schema == 1:
+	case n.Schema == 1 || n.MediaType.IsSchema1():
 		return nil, fmt.Errorf("manifest has Docker's old schema 1, which nothing runs any more: push the image again with a tool of today")
 	case n.MediaType == "" && n.Manifests != nil: // optional in OCI
 		n.MediaType = types.OCIImageIndex
@@ -55,16 +56,12 @@ func parseNode(data []byte) (*node, error) {
 // isIndex tells an index from a manifest.
 func (n *node) isIndex() bool { return n.MediaType.IsIndex() }
 
-// blobs are the manifest's config and those layers that a registry has.
-func (n *node) blobs() []v1.Descriptor {
-	out := []v1.Descriptor{n.Config}
-	for _, l := range n.Layers {
-		if l.MediaType.IsDistributable() {
-			out = append(out, l)
-		}
-	}
-	return out
-}
+// blobs are the manifest's config and layers. Those that registries may not have
+// (foreign layers) are no exception: a node needs them as well.
+func (n *node) blobs() []v1.Descriptor { return append([]v1.Descriptor{n.Config}, n.Layers...) }
+
+// isArtifact tells what is kept like an image and is none: a chart, a policy, a signature.
+func (n *node) isArtifact() bool { return !n.isIndex() && !n.Config.MediaType.IsConfig() }
 
 // size is the bytes of the manifest and its blobs, each counted once.
 func (n *node) size(manifest int) int64 {
@@ -89,20 +86,31 @@ func (n *node) check() error {
 	return nil
 }
 
-// choose gives the index's manifest for linux on arch; false if it has none. The
-// plain architecture goes before its variants (amd64/v3), which only some machines run.
-func choose(manifests []v1.Descriptor, arch string) (v1.Descriptor, bool) {
-	var found v1.Descriptor
-	ok := false
+// isAttestation tells what an index holds about an image, not for running: a builder
+// writes it for the platform unknown/unknown.
+func isAttestation(d v1.Descriptor) bool {
+	return d.Platform != nil && d.Platform.OS == "unknown" && d.Platform.Architecture == "unknown"
+}
+
+// choose lists what of an index may be for linux on arch, the best first: the plain
+// architecture goes before its variants (amd64/v3), which only some machines run. Then
+// come indexes, and manifests whose own config has to tell the platform.
+func choose(manifests []v1.Descriptor, arch string) []v1.Descriptor {
+	var sure, variants, maybe []v1.Descriptor
 	for _, m := range manifests {
-		if !m.MediaType.IsImage() || m.Platform == nil || m.Platform.OS != "linux" || m.Platform.Architecture != arch {
-			continue
-		}
-		if !ok || found.Platform.Variant != "" && m.Platform.Variant == "" {
-			found, ok = m, true
+		p := m.Platform
+		switch {
+		case !m.MediaType.IsImage() && !m.MediaType.IsIndex():
+		case p == nil || m.MediaType.IsIndex() && p.OS == "" && p.Architecture == "":
+			maybe = append(maybe, m)
+		case p.OS != "linux" || p.Architecture != arch:
+		case p.Variant == "":
+			sure = append(sure, m)
+		default:
+			variants = append(variants, m)
 		}
 	}
-	return found, ok
+	return slices.Concat(sure, variants, maybe)
 }
 
 // platforms lists what an index has, for an error.

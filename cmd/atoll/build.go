@@ -48,7 +48,7 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := p.mirror(ctx, e, l, o.remoteOptions); err != nil {
+	if err := p.mirror(ctx, e, l, o.remoteOptions, nil); err != nil {
 		return err
 	}
 	tar, err := p.output("", ".bundle.tar")

@@ -92,6 +92,10 @@ func hints(err error) []string {
 	case errors.Is(err, fs.ErrPermission):
 		out = append(out, "choose a folder you may write to with --output or --cache")
 	}
+	var incomplete incompleteError
+	if errors.As(err, &incomplete) {
+		out = append(out, "to go on: "+incomplete.again)
+	}
 	return out
 }
 

@@ -19,7 +19,10 @@ import (
 
 // remoteOptions are the flags of the commands that dial out.
 type remoteOptions struct {
-	mirrors map[string]string
+	mirrors   map[string]string
+	plainHTTP []string
+	limitRate byteRate
+	verify    bool
 	sourceOptions
 }
 
@@ -36,11 +39,16 @@ func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
 
 func (o *remoteOptions) addFlags(f *pflag.FlagSet) {
 	f.StringToStringVar(&o.mirrors, "mirror", nil, "send a registry's traffic elsewhere: `HOST=URL`, may be repeated")
+	f.StringSliceVar(&o.plainHTTP, "plain-http", nil, "ask the registry `HOST` by http, without TLS; may be repeated")
+	f.Var(&o.limitRate, "limit-rate", "transfer no more than `RATE` bytes a second in all, with K, M or G after the number if need be")
 	o.sourceOptions.addFlags(f)
 }
 
 func (o *remoteOptions) options(e *env) *images.Options {
-	return &images.Options{Mirrors: o.mirrors, Sources: o.sources, AllowModified: o.allowModified, Log: e.log}
+	return &images.Options{
+		Mirrors: o.mirrors, PlainHTTP: o.plainHTTP, LimitRate: int64(o.limitRate),
+		Sources: o.sources, AllowModified: o.allowModified, Verify: o.verify, Log: e.log,
+	}
 }
 
 type lockOptions struct {

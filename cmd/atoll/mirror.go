@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +14,7 @@ import (
 type mirrorOptions struct {
 	projectOptions
 	remoteOptions
+	json bool
 }
 
 func newMirrorCommand(e *env) *cobra.Command {
@@ -21,13 +24,16 @@ func newMirrorCommand(e *env) *cobra.Command {
 		Short: "Fetch what the lock names into the store",
 		Long: `Mirror fetches every image, file and package of the lock by its digest into the
 store. What is there and whole is not fetched again, so a run that was cut short
-goes on where it was.
-` + exitStatus,
+goes on where it was, inside a large blob too. If something cannot be fetched, all else is, and what is
+incomplete is told with who said what.
+` + eventsHelp + exitStatus,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runMirror(cmd.Context(), e, o) },
 	}
 	o.projectOptions.addFlags(cmd.Flags())
 	o.remoteOptions.addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&o.verify, "verify", false, "compute every digest in the store once more, and fetch again what is corrupt")
+	cmd.Flags().BoolVar(&o.json, "json", false, "write events to stdout, one JSON object per line")
 	return cmd
 }
 
@@ -40,13 +46,23 @@ func runMirror(ctx context.Context, e *env, o mirrorOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := p.mirrorSources(ctx, e, l, o.remoteOptions); err != nil {
+	var ev *events
+	if o.json {
+		ev = newEvents(e.stdout)
+	}
+	err = p.mirrorAll(ctx, e, l, o.remoteOptions, ev)
+	return errors.Join(err, ev.end(err))
+}
+
+// mirrorAll fills the store, sources included: the rest is known once they are there.
+func (p *project) mirrorAll(ctx context.Context, e *env, l *bundle.Lock, o remoteOptions, ev *events) error {
+	if err := p.mirrorSources(ctx, e, l, o); err != nil {
 		return err
 	}
 	if err := p.checkLock(ctx, l); err != nil {
 		return err
 	}
-	return p.mirror(ctx, e, l, o.remoteOptions)
+	return p.mirror(ctx, e, l, o, ev)
 }
 
 // mirrorSources fetches the sources of the lock that the store lacks.
@@ -62,19 +78,39 @@ func (p *project) mirrorSources(ctx context.Context, e *env, l *bundle.Lock, o r
 	if err != nil {
 		return err
 	}
-	return images.MirrorSources(ctx, p.stack.Sources, l, s, opts)
+	return e.explainIncomplete(images.MirrorSources(ctx, p.stack.Sources, l, s, opts))
 }
 
-// mirror fills the store.
-func (p *project) mirror(ctx context.Context, e *env, l *bundle.Lock, o remoteOptions) error {
+// mirror fills the store with all but the sources, which must be there. ev may be nil.
+func (p *project) mirror(ctx context.Context, e *env, l *bundle.Lock, o remoteOptions, ev *events) error {
 	s, err := p.store()
 	if err != nil {
 		return err
 	}
+	s.Log = e.log
 	step := e.progress("mirror")
 	opts := o.options(e)
-	opts.Progress = func(pr images.Progress) { step.set(pr.Done, pr.Total) }
+	hosts, err := images.Budget(ctx, l, s, opts)
+	if err != nil {
+		return err
+	}
+	for _, h := range hosts {
+		e.say("mirror: %s", h)
+	}
+	told := false
+	opts.Progress = func(pr images.Progress) {
+		ev.progress(time.Now(), pr)
+		if !told {
+			told = true
+			for _, h := range pr.Hosts {
+				e.say("mirror: %d blobs, %s from %s", h.Blobs, size(h.Bytes), h.Host)
+			}
+		}
+		if pr.Blobs > 0 {
+			step.show(pr.Done, pr.Total, pr.Moving)
+		}
+	}
 	err = images.Mirror(ctx, p.def, l, s, opts)
 	step.end(err, "%d images, %d files, %d packages are in the store", len(l.Images), len(l.Files), len(l.Packages))
-	return err
+	return e.explainIncomplete(err)
 }

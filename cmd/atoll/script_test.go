@@ -31,7 +31,7 @@ func TestWorld(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"registry": cmdRegistry, "exits": cmdExits, "expand": cmdExpand, "flip": cmdFlip, "cut": cmdCut,
-			"tmpfs": cmdTmpfs, "noleft": cmdNoLeft,
+			"tmpfs": cmdTmpfs, "noleft": cmdNoLeft, "events": cmdEvents,
 		},
 		Condition: func(cond string) (bool, error) {
 			return cond == "root" && os.Geteuid() == 0, nil

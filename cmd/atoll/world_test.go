@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -174,7 +175,8 @@ func cmdExpand(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // cmdFlip is the script command "flip FILE TEXT": a bit changes in the first byte of
-// TEXT's last place in FILE; in it \n is a new line. Of a folder it is the file that begins so.
+// TEXT's last place in FILE; in it \n is a new line. Of a folder it is the file that begins
+// so. Like a bit that turns on a disk it leaves the file's times as they are.
 func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
 	text := []byte(strings.ReplaceAll(args[1], `\n`, "\n"))
 	found := false
@@ -182,14 +184,16 @@ func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
 		if err != nil || d.IsDir() || found {
 			return err
 		}
+		info, ierr := d.Info()
 		data, err := os.ReadFile(path)
+		err = errors.Join(ierr, err)
 		at := bytes.LastIndex(data, text)
 		if err != nil || at < 0 || path != ts.MkAbs(args[0]) && !bytes.HasPrefix(data, text) {
 			return err
 		}
 		found = true
 		data[at] ^= 1
-		return os.WriteFile(path, data, 0o644)
+		return errors.Join(os.WriteFile(path, data, 0o644), os.Chtimes(path, info.ModTime(), info.ModTime()))
 	}))
 	if !found {
 		ts.Fatalf("%s has no %q", args[0], text)

@@ -1,0 +1,144 @@
+package images
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// firstLimit is how many requests a host gets at once at first.
+const firstLimit = 4
+
+// gate is how much one host is asked at once, and since when. The number grows by
+// one with as many good answers as it is itself; a sign of overload halves it.
+type gate struct {
+	most float64
+
+	mu     sync.Mutex
+	limit  float64
+	active int
+	cuts   int           // how often the limit was halved
+	until  time.Time     // nothing is asked before
+	freed  chan struct{} // closed when there may be room
+}
+
+func newGate(most int) *gate {
+	return &gate{most: float64(most), limit: float64(min(firstLimit, most)), freed: make(chan struct{})}
+}
+
+// slot is the right to have one request under way.
+type slot struct {
+	gate *gate
+	cuts int // as they were when it was asked for
+	once sync.Once
+}
+
+// enter waits for the host's time and for room.
+func (g *gate) enter(ctx context.Context) (*slot, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		g.mu.Lock()
+		left, freed := time.Until(g.until), g.freed
+		if left <= 0 && g.active < int(g.limit) {
+			g.active++
+			s := &slot{gate: g, cuts: g.cuts}
+			g.mu.Unlock()
+			return s, nil
+		}
+		g.mu.Unlock()
+		if left > 0 {
+			if err := sleep(ctx, left); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-freed:
+		}
+	}
+}
+
+// leave gives the slot back. It may be called more than once.
+func (s *slot) leave() {
+	s.once.Do(func() {
+		g := s.gate
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.active--
+		g.wake()
+	})
+}
+
+func (g *gate) wake() {
+	close(g.freed)
+	g.freed = make(chan struct{})
+}
+
+// good counts an answer towards a higher limit.
+func (s *slot) good() {
+	g := s.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.limit = min(g.most, g.limit+1/g.limit); g.active < int(g.limit) {
+		g.wake()
+	}
+}
+
+// overloaded halves the limit. Requests that were under way together fail together:
+// only the first of them counts. It tells whether that may help: whether more than one
+// request was allowed. A host that answers nobody is soon asked by one at a time.
+func (s *slot) overloaded() bool {
+	g := s.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.cuts != g.cuts {
+		return true
+	}
+	many := g.limit >= 2
+	g.cuts++
+	g.limit = max(1, g.limit/2)
+	return many
+}
+
+// hold keeps all requests from the host for so long. It tells whether that is news:
+// whether none were held before.
+func (g *gate) hold(wait time.Duration) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	news := !g.until.After(now)
+	if until := now.Add(wait); until.After(g.until) {
+		g.until = until
+	}
+	return news
+}
+
+// pace shares one rate among all transfers.
+type pace struct {
+	rate int64 // bytes a second
+
+	mu   sync.Mutex
+	free time.Time // when all that was taken has had its time
+}
+
+// maxPiece bounds what is read at once under a rate, in bytes.
+const maxPiece = 32 << 10
+
+// piece is how much to read at once: little enough for no transfer to look stalled
+// because of the others.
+func (p *pace) piece() int64 { return min(max(p.rate/64, 1), maxPiece) }
+
+// take reserves n bytes at the time now, and gives how long to wait for them.
+func (p *pace) take(now time.Time, n int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.free.Before(now) {
+		p.free = now
+	}
+	wait := p.free.Sub(now)
+	p.free = p.free.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
+	return wait
+}

@@ -88,7 +88,8 @@ func (o *imagesOptions) find(ctx context.Context) (*manifest.Findings, error) {
 		if err != nil {
 			return nil, err
 		}
-		return p.found, hintSource(p.render(ctx, sources))
+		err = p.render(ctx, sources)
+		return p.found, hintSource(err)
 	}
 	sources, trees, err := o.given()
 	if err != nil {

@@ -167,10 +167,8 @@ func (p *project) fetchSources(ctx context.Context, e *env, opts *images.Options
 		return nil, err
 	}
 	var before []bundle.LockedSource
-	if data, err := os.ReadFile(p.lockFile); err == nil {
-		if l, err := bundle.ParseLock(p.lockFile, data); err == nil { // what cannot be read says nothing
-			before = l.Sources
-		}
+	if l, err := readLock(p.lockFile); err == nil { // what cannot be read says nothing
+		before = l.Sources
 	}
 	step := e.progress("sources")
 	locked, err := images.FetchSources(ctx, p.def, p.stack.Sources, before, s, opts)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -64,7 +65,7 @@ func (o *projectOptions) load() (*project, error) {
 		return nil, err
 	}
 	return &project{def: def, stack: s, file: o.file, cache: cache,
-		lockFile: o.file[:len(o.file)-len(filepath.Ext(o.file))] + ".lock",
+		lockFile: lockFile(o.file),
 		out:      filepath.Join(filepath.Dir(o.file), "build")}, nil
 }
 
@@ -102,14 +103,23 @@ func (p *project) store() (*bundle.Store, error) {
 	return bundle.OpenStore(filepath.Join(p.cache, "store"))
 }
 
+// lockFile is where the lock of a definition lies: beside it.
+func lockFile(definition string) string {
+	return strings.TrimSuffix(definition, filepath.Ext(definition)) + ".lock"
+}
+
+func readLock(path string) (*bundle.Lock, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading lock: %w", err)
+	}
+	return bundle.ParseLock(path, data)
+}
+
 // readLock reads the lock and refuses one of another definition or other sources.
 func (p *project) readLock() (*bundle.Lock, error) {
 	mend := "atoll lock -f " + p.file
-	data, err := os.ReadFile(p.lockFile)
-	if err != nil {
-		return nil, withHint(fmt.Errorf("reading lock: %w", err), "%s", mend)
-	}
-	l, err := bundle.ParseLock(p.lockFile, data)
+	l, err := readLock(p.lockFile)
 	if err != nil {
 		return nil, withHint(err, "%s", mend)
 	}

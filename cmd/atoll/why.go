@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -28,7 +26,7 @@ short form too (busybox:1.28), or a part of one.
 }
 
 func runWhy(e *env, file, name string) error {
-	path := file[:len(file)-len(filepath.Ext(file))] + ".lock"
+	path := lockFile(file)
 	l, err := readLock(path)
 	if err != nil {
 		return withHint(err, "atoll lock -f %s", file)
@@ -50,14 +48,6 @@ func runWhy(e *env, file, name string) error {
 		}
 	}
 	return nil
-}
-
-func readLock(path string) (*bundle.Lock, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading lock: %w", err)
-	}
-	return bundle.ParseLock(path, data)
 }
 
 func newDiffCommand(e *env) *cobra.Command {

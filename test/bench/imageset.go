@@ -26,16 +26,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The set is as a stack's images are: families on a few bases. An image has the layers of
-// its base, those of its family and its own; sizes are log-normal, so that a few layers
-// are most of the bytes, and every image has a small one.
+// The set is as a stack of small images is: each has one of a few bases below a layer of
+// its own. Sizes are log-normal, so that a few layers are most of the bytes.
 const (
-	bases     = 5
-	families  = 15
-	perFamily = 7
-	spread    = 1.2     // sigma of the layers' sizes
-	smallest  = 1 << 10 // bytes
-	small     = 8 << 10
+	imageCount = 105
+	bases      = 6
+	basesShare = 0.05    // of all distinct bytes; shared layers counted each time, it is nearly half
+	spread     = 1.2     // sigma of the layers' sizes
+	smallest   = 1 << 10 // bytes
 )
 
 // registryHost is the host in the images' names, and the path below the registry's URL
@@ -57,46 +55,29 @@ type blob struct {
 	digest     v1.Hash
 }
 
-// planSet chooses layers whose sizes add up to about size bytes, always the same, and
-// gives for each image the numbers of its layers. It is about as real stacks are.
-func planSet(size int64) (images [][]int, layers []*layer) {
+// planSet chooses layers whose sizes add up to about size bytes, always the same, the bases
+// first. The image at i has the base at i modulo their number, and the layer behind.
+func planSet(size int64) []*layer {
 	r := rand.New(rand.NewPCG(105, 1))
-	var weights []float64
-	add := func(n int, weight float64) (list []int) {
-		for range n {
-			list = append(list, len(weights))
-			weights = append(weights, weight*math.Exp(spread*r.NormFloat64()))
+	var layers []*layer
+	add := func(n int, share float64) {
+		weights, sum := make([]float64, n), 0.0
+		for i := range weights {
+			weights[i] = math.Exp(spread * r.NormFloat64())
+			sum += weights[i]
 		}
-		return list
-	}
-	var ofBase [][]int
-	for range bases {
-		ofBase = append(ofBase, add(1+r.IntN(2), 1.5))
-	}
-	for f := range families {
-		shared := append(slices.Clone(ofBase[f%bases]), add(1+r.IntN(3), 1.5)...)
-		for range perFamily {
-			own := append(add(1+r.IntN(2), 1), add(1, 0)...)
-			images = append(images, append(slices.Clone(shared), own...))
+		for _, w := range weights {
+			layers = append(layers, &layer{seed: uint64(len(layers)), content: smallest + int64(w/sum*share*float64(size))})
 		}
 	}
-	sum := 0.0
-	for _, w := range weights {
-		sum += w
-	}
-	for i, w := range weights {
-		n := smallest + int64(w/sum*float64(size))
-		if w == 0 {
-			n += r.Int64N(small)
-		}
-		layers = append(layers, &layer{seed: uint64(i), content: n})
-	}
-	return images, layers
+	add(bases, basesShare)
+	add(imageCount, 1-basesShare)
+	return layers
 }
 
 // newImageSet makes the images. Layers are kept as what makes them, not as bytes.
 func newImageSet(ctx context.Context, size int64) (*imageSet, error) {
-	plan, layers := planSet(size)
+	layers := planSet(size)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.NumCPU())
 	for _, l := range layers {
@@ -112,9 +93,9 @@ func newImageSet(ctx context.Context, size int64) (*imageSet, error) {
 	}
 	s := &imageSet{}
 	seen := map[v1.Hash]bool{}
-	for i, numbers := range plan {
-		repository := fmt.Sprintf("family%02d/app%d", i/perFamily, i%perFamily)
-		img, err := newImage(repository, numbers, layers)
+	for i, own := range layers[bases:] {
+		repository := fmt.Sprintf("apps/app%03d", i)
+		img, err := newImage(repository, layers[i%bases], own)
 		if err != nil {
 			return nil, fmt.Errorf("making image %s: %w", repository, err)
 		}
@@ -135,7 +116,7 @@ func newImageSet(ctx context.Context, size int64) (*imageSet, error) {
 	return s, nil
 }
 
-func newImage(name string, numbers []int, layers []*layer) (v1.Image, error) {
+func newImage(name string, layers ...*layer) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	img, err := mutate.ConfigFile(img, &v1.ConfigFile{
 		Architecture: "amd64", OS: "linux", Config: v1.Config{Entrypoint: []string{"/" + name}}, RootFS: v1.RootFS{Type: "layers"},
@@ -143,8 +124,8 @@ func newImage(name string, numbers []int, layers []*layer) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range numbers {
-		l, err := partial.CompressedToLayer(layers[n])
+	for _, made := range layers {
+		l, err := partial.CompressedToLayer(made)
 		if err != nil {
 			return nil, err
 		}

@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	runs := flags.Int("runs", 3, "how often each command is run")
-	size := flags.Int64("size", 4000, "mirror: megabytes of all distinct blobs")
+	size := flags.Int64("size", 2200, "mirror: megabytes of all distinct blobs")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync/atomic"
 	"time"
@@ -73,8 +74,21 @@ func (p *proxy) carry(client net.Conn) {
 // burst is how far a connection may catch up on its rate after the timer was late.
 const burst = 10 * time.Millisecond
 
+// pieces is how many bytes the kernel moves between two looks at the count.
+const pieces = 256 << 10
+
 // copy copies until either side fails or ends.
 func (p *proxy) copy(dst, src net.Conn, latency time.Duration, rate int64) {
+	if latency == 0 && rate == 0 {
+		// The kernel splices, so that the proxy takes no time from what is measured.
+		for {
+			n, err := io.CopyN(dst, src, pieces)
+			p.wire.Add(n)
+			if err != nil {
+				return
+			}
+		}
+	}
 	buf := make([]byte, 128<<10)
 	due := time.Now()
 	for {

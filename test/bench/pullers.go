@@ -31,8 +31,9 @@ type puller struct {
 type pullerKind int
 
 const (
-	floor pullerKind = iota // only fetches, and does not resume
-	peer
+	floor  pullerKind = iota // only fetches, and does not resume
+	peer                     // as it is used: a layout for each image
+	shared                   // a peer at its best, with one layout for all; cold only
 	own
 )
 
@@ -62,17 +63,26 @@ func newPullers(tools, atoll, definition string, set *imageSet) ([]*puller, erro
 			cmd.Stdin = strings.NewReader(config.String())
 			return cmd
 		}},
-		{name: "crane", kind: peer, how: "pull --format=oci, all images in one call", command: func(registry, dir string) *exec.Cmd {
+		{name: "crane", kind: peer, how: "pull --format=oci, a loop over the images", command: func(registry, dir string) *exec.Cmd {
+			return loop(`"$1" pull --format=oci "$2/$from" "$3/$to"`, crane, registry, dir)
+		}},
+		{name: "regctl", kind: peer, how: "image copy to an ocidir, a loop over the images", command: func(registry, dir string) *exec.Cmd {
+			return loop(`"$1" image copy --host "reg=$2,tls=disabled" "$2/$from" "ocidir://$3/$to:1.0"`, regctl, registry, dir)
+		}},
+		{name: "skopeo", kind: peer, how: "copy to an OCI layout, a loop over the images", command: func(registry, dir string) *exec.Cmd {
+			return loop(`skopeo --insecure-policy copy -q --src-tls-verify=false "docker://$1/$from" "oci:$2/$to:1.0"`, registry, dir)
+		}},
+		{name: "crane-1", kind: shared, how: "pull --format=oci, all images in one call, one layout", command: func(registry, dir string) *exec.Cmd {
 			args := []string{"pull", "--format=oci"}
 			for _, n := range set.names {
 				args = append(args, registry+"/"+registryHost+"/"+n)
 			}
 			return exec.Command(crane, append(args, dir)...)
 		}},
-		{name: "regctl", kind: peer, how: "image copy to one ocidir, a loop over the images", command: func(registry, dir string) *exec.Cmd {
+		{name: "regctl-1", kind: shared, how: "the loop, one ocidir", command: func(registry, dir string) *exec.Cmd {
 			return loop(`"$1" image copy --host "reg=$2,tls=disabled" "$2/$from" "ocidir://$3:$to"`, regctl, registry, dir)
 		}},
-		{name: "skopeo", kind: peer, how: "copy to one OCI layout, a loop over the images", command: func(registry, dir string) *exec.Cmd {
+		{name: "skopeo-1", kind: shared, how: "the loop, one OCI layout", command: func(registry, dir string) *exec.Cmd {
 			return loop(`skopeo --insecure-policy copy -q --src-tls-verify=false "docker://$1/$from" "oci:$2:$to"`, registry, dir)
 		}},
 		{name: "atoll", kind: own, how: "mirror, of a lock", command: func(registry, dir string) *exec.Cmd {

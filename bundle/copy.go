@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// copySize is the buffer of bulk copies. From 256 KiB on, a larger one is no faster.
-const copySize = 1 << 20
+// copySize is the buffer of bulk copies. A larger one is no faster.
+const copySize = 256 << 10
 
 // copyContext is io.CopyBuffer that stops when the context is done.
 func copyContext(ctx context.Context, w io.Writer, r io.Reader, buf []byte) (int64, error) {

@@ -31,6 +31,9 @@ func (s *Store) Has(ctx context.Context, h v1.Hash, size int64) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("checking blob: %w", err)
 	}
+	if !info.Mode().IsRegular() {
+		return false, fmt.Errorf("checking blob: %s is no file: remove it", s.Path(h))
+	}
 	if s.remembers(h, info) {
 		return size < 0 || info.Size() == size, nil
 	}
@@ -83,7 +86,12 @@ func (s *Store) remember(h v1.Hash, info fs.FileInfo) {
 		s.hashed.Store(h, fileState(info))
 	}
 	if info.Size() >= rememberSize {
-		os.WriteFile(s.record(h), []byte(fileState(info)), 0o644)
+		f, err := os.OpenFile(s.record(h), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o644)
+		if err != nil {
+			return
+		}
+		f.WriteString(fileState(info))
+		f.Close()
 	}
 }
 

@@ -132,27 +132,29 @@ func (p *packer) addImages(ctx context.Context, l *Lock) error {
 			continue
 		}
 		names[name] = im.Digest
-		d, err := p.addImage(im)
-		if err != nil {
+		d, wrong := p.addImage(im)
+		for _, err := range wrong {
 			errs = append(errs, fmt.Errorf("image %s: %w", im.Reference, err))
-			continue
 		}
-		p.images = append(p.images, named(d, name))
+		if len(wrong) == 0 {
+			p.images = append(p.images, named(d, name))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-func (p *packer) addImage(im LockedImage) (v1.Descriptor, error) {
+// addImage gives the image's entry of index.json, or all that is wrong with it.
+func (p *packer) addImage(im LockedImage) (v1.Descriptor, []error) {
 	if _, ok := p.store.stat(im.Digest); !ok {
-		return v1.Descriptor{}, fmt.Errorf("blob %s is missing: %w", im.Digest, ErrIncomplete)
+		return v1.Descriptor{}, []error{fmt.Errorf("blob %s is missing: %w", im.Digest, ErrIncomplete)}
 	}
 	data, err := p.store.load(im.Digest)
 	if err != nil {
-		return v1.Descriptor{}, err
+		return v1.Descriptor{}, []error{err}
 	}
 	root, err := describe(data)
 	if err != nil {
-		return v1.Descriptor{}, fmt.Errorf("blob %s: %w", im.Digest, err)
+		return v1.Descriptor{}, []error{fmt.Errorf("blob %s: %w", im.Digest, err)}
 	}
 	t := tree{blobs: p.store, wanted: im.Manifest}
 	found, errs := t.walk(root)
@@ -160,10 +162,11 @@ func (p *packer) addImage(im LockedImage) (v1.Descriptor, error) {
 		p.blobs[d.Digest] = d.Size
 	}
 	if len(errs) == 0 && root.MediaType.IsImage() {
-		root.Platform, err = p.platform(data)
-		errs = append(errs, err)
+		if root.Platform, err = p.platform(data); err != nil {
+			errs = append(errs, err)
+		}
 	}
-	return root, errors.Join(errs...)
+	return root, errs
 }
 
 // platform is that of a plain manifest, by its config; nil if that does not say, as

@@ -276,9 +276,20 @@ func (p *parser) checkVersion(v string) {
 	p.fail(k3sVersion, "%q is no version of k3s: did you mean v%s%s+k3s%s?", v, m[1], m[2], cmp.Or(m[3], "1"))
 }
 
+// login matches the user and password of a URL.
+var login = regexp.MustCompile(`://[^/\s]*@`)
+
 // check finds what a schema cannot say.
 func (p *parser) check(d *Definition) {
 	p.checkVersion(d.K3s.Version)
+	if login.MatchString(d.K3s.Release) {
+		p.fail("/k3s/release", "credentials do not go into the URL, which the lock repeats: name a place that wants none, or fetch the release into a folder and name that")
+	}
+	for i, s := range d.Base.Sources {
+		if login.MatchString(s) {
+			p.fail(fmt.Sprintf("/base/sources/%d", i), "credentials do not go into the URL: apt takes them from /etc/apt/auth.conf.d of this machine")
+		}
+	}
 	for i, s := range d.Images {
 		if _, err := CanonicalReference(s); err != nil {
 			p.fail(fmt.Sprintf("/images/%d", i), "%v", errors.Unwrap(err))

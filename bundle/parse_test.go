@@ -16,6 +16,11 @@ func TestParseDefinition(t *testing.T) {
 	if d.Platform != "linux/amd64" || d.Arch() != "amd64" || d.Base.Suite != "bookworm" || d.Disk.RootSize != 4 {
 		t.Errorf("defaults are not set: %+v", d)
 	}
+	for _, place := range []string{"https://h.test/@scope/k3s", "me@here/k3s", "/srv/a@b/k3s", "file:///srv/a@b"} {
+		if _, err := ParseDefinition("a.yaml", []byte("name: box\nk3s: {version: v1.34.4+k3s1, release: "+place+"}\nstack: lab\n")); err != nil {
+			t.Error(err)
+		}
+	}
 	if got := d.Path(d.Ignition.Butane); got != "dir/more.bu" {
 		t.Errorf("Path = %q, want dir/more.bu", got)
 	}
@@ -35,6 +40,9 @@ func TestParseDefinitionMistakes(t *testing.T) {
 		{"second document", small + "---\nname: b\n", "a.yaml:4: definition has a second YAML document"},
 		{"alias", small + "images: [&a busybox, *a]\n", "a.yaml:4: images[1]: aliases are not allowed"},
 		{"image", small + "images: ['a/UPPER']\n", "a.yaml:4: images[0]: "},
+		{"login at the release", "name: box\nstack: lab\nk3s:\n  version: v1.34.4+k3s1\n  release: https://u:s3cret@h.test/k3s\n", "a.yaml:5: k3s.release: credentials do not go into the URL"},
+		{"token at the release", "name: box\nstack: lab\nk3s: {version: v1.34.4+k3s1, release: 'HTTPS://s3cr?#et@h.test/k3s'}\n", "a.yaml:3: k3s.release: credentials do not go into the URL"},
+		{"login at an archive", small + "base:\n  sources:\n  - deb http://h.test/@debian bookworm main\n  - deb [trusted=yes] https://u:s3cret@h.test/debian bookworm main\n", "a.yaml:7: base.sources[1]: credentials do not go into the URL"},
 		{"root", small + "host: {users: [{name: root}]}\n", "a.yaml:4: host.users[0].name: root is not for login"},
 		{"address", small + "host: {network: {interface: e0, addresses: [10.0.0.1]}}\n", `a.yaml:4: host.network.addresses[0]: "10.0.0.1" is not an address`},
 		{"bomb", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b]\n", "aliases are not allowed"},
@@ -46,6 +54,9 @@ func TestParseDefinitionMistakes(t *testing.T) {
 			_, err := ParseDefinition("a.yaml", []byte(tc.in))
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
+			}
+			if err != nil && (strings.Contains(err.Error(), "s3cr") || strings.Contains(err.Error(), "sources[0]")) {
+				t.Errorf("error tells a secret, or what is right: %v", err)
 			}
 		})
 	}

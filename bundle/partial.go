@@ -56,7 +56,7 @@ func (s *Store) Partial(ctx context.Context, want v1.Hash, size int64) (*Partial
 	}
 	p := &Partial{store: s, want: want, size: size, sum: sha256.New()}
 	var err error
-	if p.f, err = s.lockPartial(ctx, want); err != nil {
+	if p.f, err = s.lockPartial(ctx, want, size); err != nil {
 		return nil, fmt.Errorf("fetching blob %s: %w", want, err)
 	}
 	if p.f == nil {
@@ -82,24 +82,29 @@ func (s *Store) Partial(ctx context.Context, want v1.Hash, size int64) (*Partial
 func (s *Store) partial(h v1.Hash) string { return filepath.Join(s.tmp(), partialPrefix+h.Hex) }
 
 // lockPartial opens the blob's partial file for this process alone. It is nil if that
-// cannot be had: the file belongs to another user, or to a process that does not get on.
-func (s *Store) lockPartial(ctx context.Context, h v1.Hash) (*os.File, error) {
+// cannot be had: the file belongs to another user, or to a process that does not get on,
+// or is none that a blob of at most so many bytes would have.
+func (s *Store) lockPartial(ctx context.Context, h v1.Hash, most int64) (*os.File, error) {
 	size, since := int64(-1), time.Now()
 	for {
 		f, err := os.OpenFile(s.partial(h), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o644)
-		if errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) {
 			return nil, nil
 		}
 		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		if err != nil || !info.Mode().IsRegular() || info.Size() > most {
+			f.Close()
 			return nil, err
 		}
 		owned, err := tryLockNamed(f)
 		if owned {
 			return f, nil
 		}
-		info, serr := f.Stat()
 		f.Close()
-		if err := errors.Join(err, serr); err != nil {
+		if err != nil {
 			return nil, err
 		}
 		switch {
@@ -126,7 +131,7 @@ func (p *Partial) recall(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() || info.Size() > p.size {
+	if info.Size() > p.size { // it has grown since
 		return p.Restart()
 	}
 	p.n, err = copyContext(ctx, p.sum, p.f, make([]byte, min(copySize, info.Size()+1)))
@@ -139,7 +144,7 @@ func (p *Partial) Len() int64 { return p.n }
 // Fill adds what r has, until the blob has all its bytes. It is [io.ErrUnexpectedEOF] if
 // r ends before. What came before an error stays.
 func (p *Partial) Fill(ctx context.Context, r io.Reader) error {
-	n, err := copyContext(ctx, p, io.LimitReader(r, p.size-p.n), make([]byte, min(copySize, p.size-p.n+1)))
+	n, err := copyContext(ctx, p, io.LimitReader(r, p.size-p.n), make([]byte, min(copySize-1, p.size-p.n)+1))
 	if err == nil && p.n < p.size {
 		err = io.ErrUnexpectedEOF
 	}
@@ -157,12 +162,20 @@ func (p *Partial) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Restart drops all bytes.
-func (p *Partial) Restart() error {
+// StartOver has the blob's first bytes come next. Those that are there are replaced one by
+// one, so that a run that is killed meanwhile loses none.
+func (p *Partial) StartOver() error {
 	p.n = 0
 	p.sum.Reset()
-	_, err := p.f.Seek(0, io.SeekStart)
-	if err := errors.Join(err, p.f.Truncate(0)); err != nil {
+	if _, err := p.f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("fetching blob %s: %w", p.want, err)
+	}
+	return nil
+}
+
+// Restart drops all bytes, which are wrong.
+func (p *Partial) Restart() error {
+	if err := errors.Join(p.StartOver(), p.f.Truncate(0)); err != nil {
 		return fmt.Errorf("fetching blob %s: %w", p.want, err)
 	}
 	return nil

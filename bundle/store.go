@@ -153,7 +153,8 @@ func (s *Store) commit(f *os.File, h v1.Hash) error {
 		return err
 	}
 	if err := f.Sync(); err != nil {
-		return err
+		// What the disk refused may still be in memory, and look whole to the next run.
+		return errors.Join(err, f.Truncate(0))
 	}
 	info, err := f.Stat()
 	if err != nil {

@@ -152,6 +152,9 @@ func (b *Bundle) member(n int, h *tar.Header, s section, r io.Reader) ([]byte, e
 		b.blobs[digest] = s
 		return nil, nil
 	}
+	if n <= 1 {
+		return nil, fmt.Errorf("is not an OCI layout that begins with %s and %s: member %d is %q", layoutMember, indexMember, n+1, h.Name)
+	}
 	return nil, fmt.Errorf("member %d is %q (%d bytes), which does not belong there", n+1, h.Name, h.Size)
 }
 

@@ -70,7 +70,7 @@ func TestOpenHostile(t *testing.T) {
 		"text":               {bytes.Repeat([]byte("not a tar\n"), 1000), "reading member 1"},
 		"no members":         {makeTar(t), "not an OCI layout"},
 		"no index":           {makeTar(t, layout), "not an OCI layout"},
-		"blob first":         {makeTar(t, blob("x"), layout, empty), "does not belong"},
+		"blob first":         {makeTar(t, blob("x"), layout, empty), "not an OCI layout"},
 		"path outside":       {makeTar(t, layout, empty, file{"../evil", ""}), "does not belong"},
 		"path outside blobs": {makeTar(t, layout, empty, file{"blobs/sha256/../../evil", ""}), "does not belong"},
 		"upper case":         {makeTar(t, layout, empty, file{"blobs/sha256/" + strings.Repeat("A", 64), ""}), "does not belong"},

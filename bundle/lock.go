@@ -15,6 +15,10 @@ import (
 // lockVersion is the version of the lock's format. A lock of another version is refused.
 const lockVersion = 1
 
+// MaxSize is the most bytes that an image, a file, a package or a source may have. That is
+// more than a disk of an appliance holds, and so little that no sum over a lock overflows.
+const MaxSize = 1 << 40
+
 // Lock is exactly what an appliance is made of: the content of appliance.lock.
 // Every list is sorted, so the same input gives the same bytes.
 type Lock struct {
@@ -118,7 +122,7 @@ func ParseLock(name string, data []byte) (*Lock, error) {
 
 func (l *Lock) check() error {
 	for _, i := range l.Images {
-		if i.Reference == "" || !valid(i.Digest) || !valid(i.Manifest) || i.Size < 0 {
+		if i.Reference == "" || !valid(i.Manifest) || !sound(i.Digest, i.Size) {
 			return fmt.Errorf("image %q has no usable digest or size", i.Reference)
 		}
 		if name, err := CanonicalReference(i.Reference); err != nil || name != i.Reference {
@@ -129,22 +133,24 @@ func (l *Lock) check() error {
 		}
 	}
 	for _, s := range l.Sources {
-		if s.Name == "" || !valid(s.Digest) || s.Size < 0 {
+		if s.Name == "" || !sound(s.Digest, s.Size) {
 			return fmt.Errorf("source %q has no usable digest or size", s.Name)
 		}
 	}
 	for _, f := range l.Files {
-		if f.Name == "" || !valid(f.Digest) || f.Size < 0 {
+		if f.Name == "" || !sound(f.Digest, f.Size) {
 			return fmt.Errorf("file %q has no usable digest or size", f.Name)
 		}
 	}
 	for _, p := range l.Packages {
-		if p.Name == "" || p.Path == "" || !valid(p.Digest) || p.Size < 0 {
+		if p.Name == "" || p.Path == "" || !sound(p.Digest, p.Size) {
 			return fmt.Errorf("package %q has no usable path, digest or size", p.Name)
 		}
 	}
 	return nil
 }
+
+func sound(h v1.Hash, size int64) bool { return valid(h) && size >= 0 && size <= MaxSize }
 
 func valid(h v1.Hash) bool {
 	_, err := v1.NewHash(h.String())

@@ -172,7 +172,7 @@ func (p *packer) addImage(im LockedImage) (v1.Descriptor, []error) {
 // platform is that of a plain manifest, by its config; nil if that does not say, as
 // the config of what is no image does not.
 func (p *packer) platform(manifest []byte) (*v1.Platform, error) {
-	var m v1.Manifest
+	var m imageManifest
 	if err := parse(manifest, &m); err != nil {
 		return nil, err
 	}

@@ -276,14 +276,14 @@ func (p *parser) checkVersion(v string) {
 	p.fail(k3sVersion, "%q is no version of k3s: did you mean v%s%s+k3s%s?", v, m[1], m[2], cmp.Or(m[3], "1"))
 }
 
-// login matches the user and password of a URL.
-var login = regexp.MustCompile(`://[^/\s]*@`)
+// login matches the user and password of a URL, and its host.
+var login = regexp.MustCompile(`://[^/\s]*@([^/?#\s]*)`)
 
 // check finds what a schema cannot say.
 func (p *parser) check(d *Definition) {
 	p.checkVersion(d.K3s.Version)
-	if login.MatchString(d.K3s.Release) {
-		p.fail("/k3s/release", "credentials do not go into the URL, which the lock repeats: name a place that wants none, or fetch the release into a folder and name that")
+	if m := login.FindStringSubmatch(d.K3s.Release); m != nil {
+		p.fail("/k3s/release", "credentials do not go into the URL, which the lock repeats: put \"username\" and \"password\" for %q under \"auths\" in docker's config.json", m[1])
 	}
 	for i, s := range d.Base.Sources {
 		if login.MatchString(s) {

@@ -40,7 +40,7 @@ func TestParseDefinitionMistakes(t *testing.T) {
 		{"second document", small + "---\nname: b\n", "a.yaml:4: definition has a second YAML document"},
 		{"alias", small + "images: [&a busybox, *a]\n", "a.yaml:4: images[1]: aliases are not allowed"},
 		{"image", small + "images: ['a/UPPER']\n", "a.yaml:4: images[0]: "},
-		{"login at the release", "name: box\nstack: lab\nk3s:\n  version: v1.34.4+k3s1\n  release: https://u:s3cret@h.test/k3s\n", "a.yaml:5: k3s.release: credentials do not go into the URL"},
+		{"login at the release", "name: box\nstack: lab\nk3s:\n  version: v1.34.4+k3s1\n  release: https://u:s3cret@h.test/k3s\n", "a.yaml:5: k3s.release: credentials do not go into the URL, which the lock repeats: put \"username\" and \"password\" for \"h.test\" under"},
 		{"token at the release", "name: box\nstack: lab\nk3s: {version: v1.34.4+k3s1, release: 'HTTPS://s3cr?#et@h.test/k3s'}\n", "a.yaml:3: k3s.release: credentials do not go into the URL"},
 		{"login at an archive", small + "base:\n  sources:\n  - deb http://h.test/@debian bookworm main\n  - deb [trusted=yes] https://u:s3cret@h.test/debian bookworm main\n", "a.yaml:7: base.sources[1]: credentials do not go into the URL"},
 		{"root", small + "host: {users: [{name: root}]}\n", "a.yaml:4: host.users[0].name: root is not for login"},

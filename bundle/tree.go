@@ -31,7 +31,7 @@ type blobs interface {
 type tree struct {
 	blobs blobs
 	// wanted is the platform's manifest. It must be whole; of the other manifests
-	// what is absent is left out. Zero if nothing is known to be wanted.
+	// what is absent or malformed is left out. Zero if nothing is known to be wanted.
 	wanted v1.Hash
 	// spare is whether layers of other manifests are wanted if they are there.
 	spare bool
@@ -40,6 +40,7 @@ type tree struct {
 	seen   map[v1.Hash]bool
 	whole  bool // wanted was found
 	errors []error
+	lost   []error // indexes that are not there: one may be the way to wanted
 }
 
 // walk gives all of an image's content that is present, root first. Whatever is
@@ -47,6 +48,9 @@ type tree struct {
 func (t *tree) walk(root v1.Descriptor) ([]v1.Descriptor, []error) {
 	t.seen = map[v1.Hash]bool{}
 	t.visit(root, true, 0)
+	if !t.whole && len(t.errors) == 0 && t.wanted != (v1.Hash{}) {
+		t.errors = t.lost
+	}
 	if !t.whole && len(t.errors) == 0 && t.wanted != (v1.Hash{}) {
 		t.fail("index %s does not list manifest %s: %w", root.Digest, t.wanted, ErrIncomplete)
 	}
@@ -60,7 +64,12 @@ func (t *tree) fail(format string, args ...any) {
 // visit adds a descriptor and what it refers to.
 func (t *tree) visit(d v1.Descriptor, need bool, depth int) {
 	need = need || d.Digest == t.wanted
-	if !t.add(d, need) || !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
+	seen := t.seen[d.Digest]
+	there := t.add(d, need)
+	if !there && !seen && d.MediaType.IsIndex() {
+		t.lost = append(t.lost, fmt.Errorf("index %s is missing: %w", d.Digest, ErrIncomplete))
+	}
+	if !there || !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
 		return
 	}
 	data, err := t.blobs.load(d.Digest)
@@ -77,14 +86,18 @@ func (t *tree) visit(d v1.Descriptor, need bool, depth int) {
 	if d.MediaType.IsIndex() {
 		t.index(d, data, depth)
 	} else {
-		t.manifest(d, data)
+		t.manifest(d, data, need)
 	}
 }
 
 func (t *tree) index(d v1.Descriptor, data []byte, depth int) {
-	var index v1.IndexManifest
+	var index struct {
+		Manifests []v1.Descriptor `json:"manifests"`
+	}
 	if err := parse(data, &index); err != nil {
-		t.fail("index %s: %w", d.Digest, err)
+		if depth == 0 {
+			t.fail("index %s: %w", d.Digest, err)
+		}
 		return
 	}
 	if depth == maxNesting {
@@ -92,18 +105,19 @@ func (t *tree) index(d v1.Descriptor, data []byte, depth int) {
 		return
 	}
 	for _, child := range index.Manifests {
-		// An index in an index may be the way to the wanted manifest.
-		t.visit(child, child.MediaType.IsIndex() && t.wanted != (v1.Hash{}), depth+1)
+		t.visit(child, false, depth+1)
 	}
 }
 
-func (t *tree) manifest(d v1.Descriptor, data []byte) {
-	var m v1.Manifest
+func (t *tree) manifest(d v1.Descriptor, data []byte, need bool) {
+	var m imageManifest
 	if err := parse(data, &m); err != nil {
-		t.fail("manifest %s: %w", d.Digest, err)
+		if need {
+			t.fail("manifest %s: %w", d.Digest, err)
+		}
 		return
 	}
-	need := d.Digest == t.wanted
+	need = d.Digest == t.wanted
 	t.whole = t.whole || need
 	t.add(m.Config, need)
 	if !need && !t.spare {
@@ -140,6 +154,13 @@ func (t *tree) add(d v1.Descriptor, need bool) bool {
 	t.seen[d.Digest] = true
 	t.found = append(t.found, d)
 	return true
+}
+
+// imageManifest is what is used of a manifest. The rest may be anything: the digest of its
+// subject, say, of a kind that nobody knows.
+type imageManifest struct {
+	Config v1.Descriptor   `json:"config"`
+	Layers []v1.Descriptor `json:"layers"`
 }
 
 // parse decodes a manifest, an index or index.json within the bounds above.

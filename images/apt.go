@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -62,9 +63,9 @@ func (a *apt) write(name, content string) error {
 
 // writeConfig makes the configuration that all calls run with. The machine's own
 // files are not read again (they may hold hooks), only their Acquire part is taken
-// over: that is where proxies are.
+// over, and where logins are: that is how archives are reached.
 func (a *apt) writeConfig(ctx context.Context, arch string) error {
-	acquire, err := exec.CommandContext(ctx, "apt-config", "dump", "Acquire").Output()
+	acquire, err := exec.CommandContext(ctx, "apt-config", "dump", "Acquire", "Dir::Etc::netrc", "Dir::Etc::netrcparts").Output()
 	if err != nil {
 		return fmt.Errorf("reading the machine's apt configuration: %w", err)
 	}
@@ -132,7 +133,11 @@ const machineSources = "/etc/apt"
 // the same suite.
 func (a *apt) writeSources(base bundle.Base) error {
 	if len(base.Sources) > 0 {
-		return a.write("sources/base.list", strings.Join(base.Sources, "\n")+"\n")
+		content := strings.Join(base.Sources, "\n") + "\n"
+		if err := refuseLogin("base.sources", content); err != nil {
+			return err
+		}
+		return a.write("sources/base.list", content)
 	}
 	n := 0
 	list, err := filepath.Glob(machineSources + "/sources.list.d/*")
@@ -155,6 +160,9 @@ func (a *apt) writeSources(base bundle.Base) error {
 			continue
 		}
 		n++
+		if err := refuseLogin(path, content); err != nil {
+			return err
+		}
 		if err := a.write("sources/"+filepath.Base(path), content); err != nil {
 			return err
 		}
@@ -163,6 +171,19 @@ func (a *apt) writeSources(base bundle.Base) error {
 		return fmt.Errorf("this machine has no apt sources of Debian %s: name some under base.sources, like \"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://MIRROR/debian %s main\"", base.Suite, base.Suite)
 	}
 	return nil
+}
+
+// loginInURL finds a user or a password in a URL, and the host behind it.
+var loginInURL = regexp.MustCompile(`(https?)://[^\s/@]*@([^\s/]*)`)
+
+// refuseLogin refuses sources with a login in their URL: what apt says about them, and
+// what we do, would tell it.
+func refuseLogin(where, sources string) error {
+	found := loginInURL.FindStringSubmatch(sources)
+	if found == nil {
+		return nil
+	}
+	return fmt.Errorf("%s has a URL with a user or a password in it, which errors and logs would tell: take it out, and put \"machine %s://%s login USER password PASSWORD\" into a file /etc/apt/auth.conf.d/NAME.conf", where, found[1], found[2])
 }
 
 // ofSuite tells the suites of a Debian release: itself, its updates, its security fixes.

@@ -19,6 +19,13 @@ case "$MODE" in
 none) echo "credentials not found in native keychain"; exit 1;;
 fail) echo "vault is sealed" >&2; exit 1;;
 leak) echo '{"Username":"u","Secret":"s3cret"}'; echo "vault is sealed, and s3cret was in it" >&2; exit 1;;
+words) echo "vault is sealed"; echo "and more"; exit 1;;
+warnleak) echo "WARN: slow vault"; cat <<E
+{"Username":"u","Secret":"s3cret"}
+E
+echo "vault is sealed, and s3cret was in it" >&2; exit 1;;
+cutleak) echo '{"Username":"u","Secret":"s3cret'; echo "s3cret is what vault said" >&2; exit 1;;
+dead) exit 1;;
 garbage) echo "s3cret is no JSON"; exit 0;;
 hang) exec sleep 100;;
 flood) exec timeout 100 yes;;
@@ -58,8 +65,12 @@ func TestHelperThatTalks(t *testing.T) {
 		{"none", fails, []string{"denies access", "docker login"}}, // goes on without
 		{"fail", fails, []string{"docker-credential-noisy", "vault is sealed"}},
 		{"leak", fails, []string{"docker-credential-noisy"}},
+		{"words", fails, []string{`it says "vault is sealed": mend it`}},
+		{"warnleak", fails, []string{`exit status 1: it says "vault is sealed, and … was in it": mend it`}},
+		{"cutleak", fails, []string{"exit status 1: mend it"}},
+		{"dead", fails, []string{"exit status 1: mend it"}},
 		{"garbage", fails, []string{"docker-credential-noisy"}},
-		{"removed", fails, []string{"docker-credential-noisy", "config.json"}},
+		{"removed", fails, []string{"docker-credential-noisy", "not found in $PATH: mend it, or take it out of ", "config.json, which names it"}},
 		{"hang", fails, []string{"docker-credential-noisy"}},
 		{"flood", fails, []string{"docker-credential-noisy"}},
 	} {

@@ -3,6 +3,7 @@ package images
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -127,7 +128,7 @@ func TestNoWayToLogIn(t *testing.T) {
 		{"a file", []string{`Bearer realm="file:///etc/passwd"`}, []string{"realm"}},
 		{"another scheme", []string{`Bearer realm="ftp://127.0.0.1/token"`}, []string{"realm"}},
 		{"no URL", []string{`Bearer realm="http://[::1"`}, []string{"realm"}},
-		{"control characters", []string{"Bearer realm=\"http://\x7f/\""}, []string{"realm"}},
+		{"control characters", []string{"Bearer realm=\"http://\x7f/\""}, []string{"header of its answer is malformed"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -188,6 +189,32 @@ func TestPassword(t *testing.T) {
 }
 
 // TestTokenDies (06): a token, or a signed URL, that is good for less than the work takes.
+// A token may run out while its request waits, more than once.
+func TestTokenRunsOutWhileWaiting(t *testing.T) {
+	r := regtest.New(t)
+	tiny(r, "lab/tiny:1")
+	r.Login(&regtest.Auth{Answer: func(token string) string { return fmt.Sprintf(`{"token":%q,"expires_in":1}`, token) }})
+	o := caseOptions(r)
+	locked := mustLock(t, o, "lab.test/lab/tiny:1")
+	waits := 0
+	r.Break(regtest.On(func(q regtest.Request, a *regtest.Answer) {
+		if waits < 3 && a.Status/100 == 2 {
+			waits++
+			regtest.Refuse(http.StatusTooManyRequests, "Retry-After", "1")(q, a)
+			r.Expire()
+		}
+	}, regtest.Blob))
+	s := newStore(t)
+	o.Jobs = 1 // each wait ends the token of the request that waits
+	if err := mirrorCase(t, o, s, locked); err != nil {
+		t.Fatal(err)
+	}
+	if waits != 3 {
+		t.Errorf("made to wait %d times, want 3", waits)
+	}
+	verify(t, s, locked)
+}
+
 func TestTokenDies(t *testing.T) {
 	for _, tc := range []struct {
 		name    string

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -187,6 +188,8 @@ func TestStalledBlob(t *testing.T) {
 		{"once before the head", regtest.First(1, regtest.Silence), well},
 		{"each time a little later", func(q regtest.Request, a *regtest.Answer) { a.StallAt = len(a.Body) * 9 / 10 }, either},
 		{"always", regtest.Stall(0.1), fails},
+		{"a byte at a time, once", regtest.First(1, regtest.Trickle), well},
+		{"a byte at a time, always", regtest.Trickle, fails},
 		{"always before the head", regtest.Silence, fails},
 		{"slow, never silent", regtest.Slow(30_000, 50*time.Millisecond), well}, // a second: four times idle
 	} {
@@ -224,6 +227,9 @@ func TestStalledBlob(t *testing.T) {
 				if tc.name == "once" && r.Sent(large) > 600_000+100_000 {
 					t.Errorf("%d bytes were sent of 600000: it began anew", r.Sent(large))
 				}
+				if tc.name == "a byte at a time, once" && !goneOn(r, kind, large.String()) {
+					t.Error("it did not go on behind what came")
+				}
 				if tc.name == "slow, never silent" && r.Count(kind) > 5 {
 					t.Errorf("%d requests for what only needs time", r.Count(kind))
 				}
@@ -236,6 +242,13 @@ func TestStalledBlob(t *testing.T) {
 			})
 		}
 	}
+}
+
+// goneOn tells whether a blob was asked for from the middle on.
+func goneOn(r *regtest.Registry, kind regtest.Kind, name string) bool {
+	return slices.ContainsFunc(r.Requests(), func(q regtest.Request) bool {
+		return q.Kind == kind && q.Name == name && q.From > 0
+	})
 }
 
 // TestInterruptedInSilence (09): Ctrl-C ends it at once, wherever it is silent; what came

@@ -75,7 +75,7 @@ type schedule struct {
 	faults []regtest.Fault
 	often  float64 // how likely a request meets a fault
 	count  int     // of all requests
-	expire int     // passes expire with every so many requests; 0 for never
+	expire int     // tokens and signed URLs expire with every so many requests; 0 for never
 
 	whole       map[string]int // blobs that the store had, and before which request
 	runs, kills int
@@ -85,7 +85,7 @@ type schedule struct {
 var (
 	honest = []regtest.Fault{
 		regtest.Cut(0), regtest.Cut(0.3), regtest.Cut(0.8), regtest.Reset(0.5), regtest.Drop, regtest.Stall(0.4),
-		regtest.Length(9), regtest.Length(-9), regtest.Empty, regtest.Refuse(429), regtest.Refuse(500), regtest.Refuse(502),
+		regtest.Trickle, regtest.Length(9), regtest.Length(-9), regtest.Empty, regtest.Refuse(429), regtest.Refuse(500), regtest.Refuse(502),
 		regtest.Refuse(503), regtest.Refuse(408), regtest.Chunked, regtest.Digest,
 		regtest.All(regtest.Chunked, regtest.Cut(0.6)),
 	}
@@ -116,11 +116,11 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 	s.r.Forget()
 	if s.rng.IntN(2) == 0 {
 		s.r.Login(&regtest.Auth{})
-		s.expire = s.rng.IntN(3) * 20
 	}
 	if s.rng.IntN(2) == 0 {
 		s.r.Store(&regtest.Presign{At: []string{s.r.Beside, s.r.Elsewhere}[s.rng.IntN(2)], Uses: s.rng.IntN(2)})
 	}
+	s.expire = []int{0, 7, 20, 40}[s.rng.IntN(4)]
 	pool := slices.Clone(honest)
 	if s.rng.IntN(2) == 0 {
 		pool = append(append(pool, dishonest...), dishonest...)

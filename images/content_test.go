@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -35,6 +36,19 @@ func TestResolveIndexes(t *testing.T) {
 	v3 := r.AddImage(regtest.Image{Arch: "amd64", Variant: "v3", Layers: [][]byte{regtest.Bytes(3, 2000)}})
 	attestation := platform(r.AddImage(regtest.Image{Arch: "unknown"}), "unknown", "unknown", "")
 	index := func(of ...v1.Descriptor) v1.Descriptor { return bare(r.AddIndex(of)) }
+	v2 := r.AddImage(regtest.Image{Arch: "amd64", Variant: "v2", Layers: [][]byte{regtest.Bytes(4, 2000)}})
+	v10 := platform(r.AddImage(regtest.Image{Arch: "amd64", Variant: "v10", Layers: [][]byte{regtest.Bytes(5, 2000)}}), "linux", "amd64", "v10")
+	odd := platform(r.AddImage(regtest.Image{Arch: "amd64", Variant: "x", Layers: [][]byte{regtest.Bytes(6, 2000)}}), "linux", "amd64", "x")
+	artifact := func(of object) v1.Descriptor {
+		return r.AddManifest(types.OCIManifestSchema1, object{
+			"schemaVersion": 2, "mediaType": types.OCIManifestSchema1, "layers": []v1.Descriptor{},
+			"config": r.AddBlob(types.OCIConfigJSON, []byte("{}")),
+		}.with(of))
+	}
+	list := artifact(object{"config": r.AddBlob("application/spdx+json", []byte(`{"a":1}`))})
+	typed := artifact(object{"artifactType": "application/spdx+json"})
+	about := bare(r.AddImage(regtest.Image{Arch: "amd64", Layers: [][]byte{regtest.Bytes(7, 2000)}}))
+	about.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
 	big := amd
 	big.Size += 9
 	bigArm := arm
@@ -45,6 +59,21 @@ func TestResolveIndexes(t *testing.T) {
 		says string // the error
 	}{
 		"variant last":             {of: []v1.Descriptor{v3, amd}, want: amd},
+		"lowest variant":           {of: []v1.Descriptor{odd, v10, v3, v2}, want: v2},
+		"lowest of two digits":     {of: []v1.Descriptor{odd, v10, v3}, want: v3},
+		"variant of no number":     {of: []v1.Descriptor{odd}, want: odd},
+		"artifact, no platform":    {of: []v1.Descriptor{list, bare(amd)}, want: amd},
+		"artifact by its type":     {of: []v1.Descriptor{typed, bare(amd)}, want: amd},
+		"artifact with platform":   {of: []v1.Descriptor{platform(list, "linux", "amd64", ""), amd}, want: amd},
+		"artifact, nested image":   {of: []v1.Descriptor{list, index(amd)}, want: amd},
+		"artifact beside another":  {of: []v1.Descriptor{arm, list}, says: "its platforms: linux/arm64"},
+		"artifact beside a bare":   {of: []v1.Descriptor{bare(arm), typed}, says: "not for linux/amd64"},
+		"artifact in an index":     {of: []v1.Descriptor{arm, index(list)}, says: "its platforms: linux/arm64"},
+		"artifacts alone":          {of: []v1.Descriptor{typed, list}, want: typed},
+		"artifacts of platforms":   {of: []v1.Descriptor{platform(typed, "linux", "arm64", ""), platform(list, "linux", "amd64", "")}, want: list},
+		"nested artifact alone":    {of: []v1.Descriptor{index(list)}, want: list},
+		"annotated attestation":    {of: []v1.Descriptor{about, bare(amd)}, want: amd},
+		"annotated for a platform": {of: []v1.Descriptor{about, arm}, says: "its platforms: linux/arm64"},
 		"variant alone":            {of: []v1.Descriptor{arm, v3}, want: v3},
 		"platform in the config":   {of: []v1.Descriptor{bare(arm), bare(amd)}, want: amd},
 		"second of nested indexes": {of: []v1.Descriptor{index(arm), index(index(amd))}, want: amd},
@@ -83,10 +112,21 @@ func TestResolveIndexes(t *testing.T) {
 				t.Error(err)
 			}
 			verify(t, s, locked)
-			if has(t, s, attestation.Digest) {
+			if has(t, s, attestation.Digest) || has(t, s, about.Digest) {
 				t.Error("attestation was fetched")
 			}
 		})
+	}
+}
+
+// TestVariantOfARM64: v8 is what each arm64 is.
+func TestVariantOfARM64(t *testing.T) {
+	var of []v1.Descriptor
+	for _, variant := range []string{"v9", "v8", ""} {
+		of = append(of, platform(v1.Descriptor{MediaType: types.OCIManifestSchema1}, "linux", "arm64", variant))
+	}
+	if got := choose(of, "arm64"); got[0].Platform.Variant != "v8" || got[1].Platform.Variant != "" {
+		t.Errorf("chose %v", got)
 	}
 }
 
@@ -133,6 +173,7 @@ func TestArtifacts(t *testing.T) {
 
 // TestForeignLayers come from the registry if it has them, or else from their URLs.
 func TestForeignLayers(t *testing.T) {
+	const zstd = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
 	layer := regtest.Bytes(7, 4000)
 	files := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -149,11 +190,20 @@ func TestForeignLayers(t *testing.T) {
 		urls []string
 		kept bool // by the registry
 		says string
+		kind types.MediaType // Docker's, if empty
+		not  string          // the error must not say
 	}{
 		"at its URL":      {urls: []string{"ftp://x", "://", "http://169.254.169.254/x", files.URL + "/gone", files.URL + "/layer"}},
 		"in the registry": {urls: []string{files.URL + "/gone"}, kept: true},
 		"nowhere":         {urls: []string{files.URL + "/gone"}, says: "a layer that is not in the registry but at a URL of its own"},
-		"without a URL":   {says: "a layer that is not in the registry"},
+		"without a URL":   {says: "its manifest has no URL of it", not: "URL of its own"},
+		"zstd":            {urls: []string{files.URL + "/layer"}, kind: zstd},
+		"zstd, nowhere":   {urls: []string{files.URL + "/gone"}, kind: zstd, says: "at a URL of its own"},
+		"any with a URL":  {urls: []string{files.URL + "/layer"}, kind: types.OCILayer},
+		"any without":     {kind: types.OCILayer, says: "no longer has", not: "URL"},
+		"ftp":             {urls: []string{"ftp://u:s3cret@files.test/layer?pass-1"}, says: "ftp://files.test/layer: this URL of its manifest is not asked: 127.0.0.1", not: "s3cret"},
+		"link-local":      {urls: []string{"http://169.254.169.254/x"}, says: "http://169.254.169.254/x: this URL of its manifest is not asked: 127.0.0.1"},
+		"no URL":          {urls: []string{"://"}, says: "it is no URL"},
 		"another":         {urls: []string{files.URL + "/other"}, says: "corrupt"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,7 +211,7 @@ func TestForeignLayers(t *testing.T) {
 			if tc.kept {
 				r.AddBlob(types.DockerForeignLayer, layer)
 			}
-			d := v1.Descriptor{MediaType: types.DockerForeignLayer, Digest: hashOf(layer), Size: 4000, URLs: tc.urls}
+			d := v1.Descriptor{MediaType: cmp.Or(tc.kind, types.DockerForeignLayer), Digest: hashOf(layer), Size: 4000, URLs: tc.urls}
 			r.AddManifest(types.DockerManifestSchema2, v1.Manifest{
 				SchemaVersion: 2, MediaType: types.DockerManifestSchema2,
 				Config: r.AddBlob(types.DockerConfigJSON, []byte(`{"os":"linux","architecture":"amd64"}`)), Layers: []v1.Descriptor{d},
@@ -174,6 +224,9 @@ func TestForeignLayers(t *testing.T) {
 			err := mirrorCase(t, caseOptions(r), s, locked)
 			if tc.says == "" && err != nil || tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says) || !strings.Contains(err.Error(), "lab.test/lab/x:1")) {
 				t.Errorf("got %v, want %q", err, tc.says)
+			}
+			if err != nil && tc.not != "" && strings.Contains(err.Error(), tc.not) {
+				t.Errorf("got %v, which says %q", err, tc.not)
 			}
 			if has(t, s, d.Digest) != (tc.says == "") {
 				t.Error("layer is there, or not, and should be the other")
@@ -247,7 +300,7 @@ func TestBudget(t *testing.T) {
 	check := func(want []HostBudget) {
 		t.Helper()
 		r.Forget()
-		got, err := Budget(context.Background(), l, s, o)
+		got, err := Budget(context.Background(), definition(t, ""), l, s, o)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
@@ -265,8 +318,4 @@ func TestBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	check([]HostBudget{files})
-	b := HostBudget{Host: "h", Images: 2, Manifests: 3, AtLeast: true, Files: 1}
-	if got, want := b.String(), "h: 2 images by at least 3 manifest requests, 1 files"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
 }

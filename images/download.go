@@ -18,6 +18,7 @@ type download struct {
 	digest  v1.Hash
 	size    int64
 	sources []source
+	spare   bool // good to have, and not needed
 }
 
 // localError is a failure of this machine, not of who is asked: a full disk.
@@ -63,16 +64,28 @@ func (c *client) fetch(ctx context.Context, s *bundle.Store, d *download, tr *tr
 	return worst(errs)
 }
 
-// worst is the error that tells the most: what is gone at one source and corrupt
-// at another is corrupt.
+// worst is the error that tells the most, with what the others tell: what is gone at one
+// source and corrupt at another is corrupt. All must be a [FetchError].
 func worst(errs []error) error {
-	var last error
+	var last *FetchError
+	var others []*FetchError
 	for _, err := range errs {
+		var failed *FetchError
 		var gone *GoneError
-		if last == nil || !errors.As(err, &gone) {
-			last = err
+		errors.As(err, &failed)
+		switch {
+		case last == nil:
+			last = failed
+		case errors.As(err, &gone):
+			others = append(others, failed)
+		default:
+			last, others = failed, append(others, last)
 		}
 	}
+	if last == nil {
+		return nil
+	}
+	last.others = others
 	return last
 }
 
@@ -110,7 +123,8 @@ func (c *client) fetchFrom(ctx context.Context, p *bundle.Partial, d *download, 
 			return &bundle.CorruptError{Name: name, Want: d.digest,
 				Err: fmt.Errorf("cut short at %d of %d bytes, again and again", r.offset, d.size)}
 		case notFound(r.err) || src.path != "" && isNotExist(r.err):
-			return &GoneError{Name: d.name, Digest: d.digest, Host: src.host}
+			_, who := blamed(r.err, src.host)
+			return &GoneError{Name: d.name, Digest: d.digest, Host: who}
 		case r.err != nil:
 			return explain(r.err, d.name, src.host)
 		default:
@@ -130,7 +144,7 @@ func fill(ctx context.Context, p *bundle.Partial, r io.Reader, moved func(int64)
 			return err
 		}
 		moved(-p.Len())
-		if err := p.Restart(); err != nil {
+		if err := p.StartOver(); err != nil {
 			return err
 		}
 	}

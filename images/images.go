@@ -48,6 +48,12 @@ type Options struct {
 	Keychain authn.Keychain
 	// UserAgent is sent along. Default "atoll".
 	UserAgent string
+	// Reading is told of how many images Resolve or Mirror has read the manifests, or
+	// failed to: a few times a second and at the end, never twice at once.
+	Reading func(done, total int)
+	// Checking is told of how many bytes Mirror knows whether the store has them, in the
+	// way of Reading and after it: computing digests may take long.
+	Checking func(done, total int64)
 	// Progress is told how far Mirror is, a few times a second, never twice at once.
 	Progress func(Progress)
 	// Log is told what is not an error. Nil discards.
@@ -96,6 +102,12 @@ func (o *Options) withDefaults() *Options {
 	if out.UserAgent == "" {
 		out.UserAgent = "atoll"
 	}
+	if out.Reading == nil {
+		out.Reading = func(int, int) {}
+	}
+	if out.Checking == nil {
+		out.Checking = func(int64, int64) {}
+	}
 	if out.Progress == nil {
 		out.Progress = func(Progress) {}
 	}
@@ -109,7 +121,7 @@ func (o *Options) withDefaults() *Options {
 		out.idle = defaultIdle
 	}
 	if out.Keychain == nil {
-		out.Keychain = newKeychain(authFiles(), out.idle)
+		out.Keychain = newKeychain(authFiles(), out.idle, out.Log)
 	}
 	if out.certs == nil {
 		out.certs = certsDirs()

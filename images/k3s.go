@@ -61,6 +61,9 @@ func escapePlus(u string) string {
 // resolveK3s locks the release's files: their checksums as the release states them,
 // or, for a file it states none of, as it is now.
 func (c *client) resolveK3s(ctx context.Context, d *bundle.Definition) ([]bundle.LockedFile, error) {
+	if u, err := url.Parse(d.K3s.Release); err == nil && u.User != nil {
+		return nil, fmt.Errorf("k3s.release holds a user or a password, which the lock would hold too: take it out, and put \"username\" and \"password\" for %q under \"auths\" in docker's config.json", u.Host)
+	}
 	base, sums, err := c.findK3s(ctx, d)
 	if err != nil {
 		return nil, err
@@ -104,7 +107,7 @@ func (c *client) fileSource(d *bundle.Definition, file string) source {
 		local := d.Path(file)
 		return source{host: path.Dir(local), path: local}
 	}
-	return c.plainSource(escapePlus(file))
+	return c.loginSource(escapePlus(file), "k3s=FOLDER")
 }
 
 func explainFile(err error, name, url string) error {

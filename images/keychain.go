@@ -7,18 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-// maxHelper bounds what of a helper's words an error repeats, in bytes.
-const maxHelper = 500
+const (
+	// helperPrefix is what the names of all helpers' programs begin with.
+	helperPrefix = "docker-credential-"
+	// maxHelper bounds what of a helper's words an error repeats, in bytes.
+	maxHelper = 500
+)
 
 // keychain finds credentials where docker, podman and their helpers keep them. Unlike
 // [authn.DefaultKeychain] it looks into every file, not the first only; gives what a
@@ -26,9 +33,11 @@ const maxHelper = 500
 type keychain struct {
 	files   []string
 	time    time.Duration // that a helper may take
+	log     *slog.Logger
 	load    func() ([]authFile, error)
 	mu      sync.Mutex
 	helpers map[helperCall]func() (authn.AuthConfig, error)
+	lacking sync.Map // helpers that were told not to be there
 }
 
 type helperCall struct{ helper, server string }
@@ -41,8 +50,12 @@ type authFile struct {
 	Store   string                     `json:"credsStore"`
 }
 
-func newKeychain(files []string, helper time.Duration) *keychain {
-	k := &keychain{files: files, time: helper, helpers: map[helperCall]func() (authn.AuthConfig, error){}}
+// NewKeychain gives the default of [Options], for several calls: together they ask a
+// helper once for a host, and tell once of one that is not installed.
+func NewKeychain(log *slog.Logger) authn.Keychain { return newKeychain(authFiles(), defaultIdle, log) }
+
+func newKeychain(files []string, helper time.Duration, log *slog.Logger) *keychain {
+	k := &keychain{files: files, time: helper, log: log, helpers: map[helperCall]func() (authn.AuthConfig, error){}}
 	k.load = sync.OnceValues(k.read)
 	return k
 }
@@ -62,7 +75,11 @@ func authFiles() []string {
 	} else {
 		add(home, ".docker", "config.json")
 	}
-	add(os.Getenv("XDG_RUNTIME_DIR"), "containers", "auth.json")
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		add(dir, "containers", "auth.json")
+	} else {
+		add("/run/containers", strconv.Itoa(os.Getuid()), "auth.json") // as podman does
+	}
 	if dir := os.Getenv("XDG_CONFIG_HOME"); dir != "" {
 		add(dir, "containers", "auth.json")
 	} else {
@@ -107,23 +124,14 @@ func (k *keychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.
 	}
 	names := hostNames(r.RegistryStr())
 	for _, f := range files {
-		helper := f.Store
-		for _, name := range names {
-			if h, ok := f.Helpers[name]; ok {
-				helper = h
-				break
-			}
+		auth, err := k.askFor(ctx, f, names)
+		if err != nil {
+			return nil, err
 		}
-		if helper != "" {
-			auth, err := k.ask(ctx, helper, names[0])
-			if err != nil {
-				return nil, fmt.Errorf("%w (it is named in %s)", err, f.path)
-			}
-			if auth != (authn.AuthConfig{}) {
-				return authn.FromConfig(auth), nil
-			}
+		if auth != (authn.AuthConfig{}) {
+			return authn.FromConfig(auth), nil
 		}
-		auth, err := f.find(r.String(), names)
+		auth, err = f.find(r.String(), names)
 		if err != nil {
 			return nil, err
 		}
@@ -132,6 +140,33 @@ func (k *keychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.
 		}
 	}
 	return authn.Anonymous, nil
+}
+
+// askFor asks the helper that a file names for a host, or for all. A helper is asked for
+// the name that the file has, under which podman or docker stored the credentials. One for
+// all that is not installed is told of and left out: most hosts need none.
+func (k *keychain) askFor(ctx context.Context, f authFile, names []string) (authn.AuthConfig, error) {
+	helper, server, forAll := f.Store, names[0], true
+	for _, name := range names {
+		if h, ok := f.Helpers[name]; ok {
+			helper, server, forAll = h, name, false
+			break
+		}
+	}
+	if helper == "" {
+		return authn.AuthConfig{}, nil
+	}
+	auth, err := k.ask(ctx, helper, server)
+	if forAll && errors.Is(err, exec.ErrNotFound) {
+		if _, told := k.lacking.LoadOrStore(helper, true); !told {
+			k.log.Warn("credential helper is not installed, going on without it", "helper", helperPrefix+helper, "named in", f.path)
+		}
+		return authn.AuthConfig{}, nil
+	}
+	if err != nil {
+		return authn.AuthConfig{}, fmt.Errorf("%w: mend it, or take it out of %s, which names it", err, f.path)
+	}
+	return auth, nil
 }
 
 // find looks for a repository, what it is in, and its host. What it gives is zero if
@@ -161,10 +196,10 @@ func (f *authFile) find(repository string, hosts []string) (auth authn.AuthConfi
 }
 
 // hostNames are the keys that a host's credentials may be under; the first is what
-// helpers are asked for.
+// docker asks helpers for.
 func hostNames(host string) []string {
-	if host == "docker.io" || host == "index.docker.io" {
-		return []string{"https://index.docker.io/v1/", "docker.io", "index.docker.io", "registry-1.docker.io"}
+	if hostName(host) == hubHosts[0] {
+		return append([]string{"https://index.docker.io/v1/"}, hubHosts...)
 	}
 	return []string{host, "https://" + host, "https://" + host + "/", "https://" + host + "/v1/", "https://" + host + "/v2/", "http://" + host}
 }
@@ -183,7 +218,7 @@ func (k *keychain) ask(ctx context.Context, helper, server string) (authn.AuthCo
 }
 
 func runHelper(ctx context.Context, limit time.Duration, helper, server string) (authn.AuthConfig, error) {
-	name := "docker-credential-" + helper
+	name := helperPrefix + helper
 	if strings.ContainsAny(helper, `/\`) {
 		return authn.AuthConfig{}, fmt.Errorf("credential helper %q is a path, not a name", helper)
 	}
@@ -191,7 +226,10 @@ func runHelper(ctx context.Context, limit time.Duration, helper, server string) 
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, "get")
 	cmd.Stdin = strings.NewReader(server)
-	cmd.WaitDelay = time.Second // for children of it that hold its output open
+	// A helper is often a script: what it runs must not outlive it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second // for those that left the group and hold its output open
 	var stdout, stderr scantBuffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -204,15 +242,9 @@ func runHelper(ctx context.Context, limit time.Duration, helper, server string) 
 	case err != nil && strings.HasPrefix(said, "credentials not found"):
 		return authn.AuthConfig{}, nil
 	case err != nil:
-		// Errors come on stdout, by the protocol; many helpers use stderr.
-		words := stderr.String()
-		if badAnswer != nil {
-			words = said + " " + words
-		} else if answer.Secret != "" {
-			words = strings.ReplaceAll(words, answer.Secret, "…")
+		if words := complaint(said, stderr.String()); words != "" {
+			err = fmt.Errorf("%w: it says %q", err, words)
 		}
-		words = strings.Join(strings.Fields(words), " ")
-		err = fmt.Errorf("%w: it says %q", err, words[:min(len(words), maxHelper)])
 	case badAnswer != nil:
 		err = errors.New("its answer is not the JSON that it should be") // which may hold the secret
 	}
@@ -223,6 +255,25 @@ func runHelper(ctx context.Context, limit time.Duration, helper, server string) 
 		return authn.AuthConfig{IdentityToken: answer.Secret}, nil
 	}
 	return authn.AuthConfig{Username: answer.Username, Password: answer.Secret}, nil
+}
+
+// complaint is what a helper that failed says of it, in one line. Errors come on stdout, by
+// the protocol; many helpers use stderr. A secret may be in both.
+func complaint(stdout, stderr string) string {
+	words, _, _ := strings.Cut(stdout, "\n")
+	if strings.Contains(stdout, "{") || strings.Contains(stdout, "Secret") {
+		words = ""
+		var answer struct{ Secret string }
+		_, object, _ := strings.Cut(stdout, "{")
+		if json.NewDecoder(strings.NewReader("{"+object)).Decode(&answer) != nil {
+			return ""
+		}
+		if answer.Secret != "" {
+			stderr = strings.ReplaceAll(stderr, answer.Secret, "…")
+		}
+	}
+	words = strings.Join(strings.Fields(words+" "+stderr), " ")
+	return strings.ToValidUTF8(words[:min(len(words), maxHelper)], "")
 }
 
 // scantBuffer is a buffer that takes no more than credentials may have.

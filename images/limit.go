@@ -9,10 +9,17 @@ import (
 // firstLimit is how many requests a host gets at once at first.
 const firstLimit = 4
 
-// gate is how much one host is asked at once, and since when. The number grows by
-// one with as many good answers as it is itself; a sign of overload halves it.
+// gate is how much one host is asked at once, since when, and whether it is there. The
+// number grows by one with as many good answers as it is itself; a sign of overload halves
+// it.
+//
+// A host is away when a request got no answer through all its tries, and no other request
+// got one meanwhile; or when none did for two rests. Then nobody waits for the same again:
+// requests fail at once, but for one that may look now and then, with a single try. Any
+// answer ends it.
 type gate struct {
 	most float64
+	rest time.Duration // of a host that is away; also the least between two words of its trouble
 
 	mu     sync.Mutex
 	limit  float64
@@ -20,10 +27,17 @@ type gate struct {
 	cuts   int           // how often the limit was halved
 	until  time.Time     // nothing is asked before
 	freed  chan struct{} // closed when there may be room
+
+	answered time.Time // last; zero for never
+	silent   time.Time // since when requests are sent in vain; zero if the last was not
+	away     error     // what is got instead of an answer; nil if there is no need to know
+	look     time.Time // when one may look whether the host is back
+	troubled bool      // tries again, and has had no good answer since
+	told     time.Time // when that was told last
 }
 
-func newGate(most int) *gate {
-	return &gate{most: float64(most), limit: float64(min(firstLimit, most)), freed: make(chan struct{})}
+func newGate(most int, rest time.Duration) *gate {
+	return &gate{most: float64(most), rest: rest, limit: float64(min(firstLimit, most)), freed: make(chan struct{})}
 }
 
 // slot is the right to have one request under way.
@@ -33,15 +47,21 @@ type slot struct {
 	once sync.Once
 }
 
-// enter waits for the host's time and for room.
+// enter waits for the host's time and for room. Of a host that is away it gives the error.
 func (g *gate) enter(ctx context.Context) (*slot, error) {
 	for {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		g.mu.Lock()
-		left, freed := time.Until(g.until), g.freed
+		now := time.Now()
+		if g.away != nil && now.Before(g.look) {
+			defer g.mu.Unlock()
+			return nil, g.away
+		}
+		left, freed := g.until.Sub(now), g.freed
 		if left <= 0 && g.active < int(g.limit) {
+			g.look = now.Add(g.rest)
 			g.active++
 			s := &slot{gate: g, cuts: g.cuts}
 			g.mu.Unlock()
@@ -82,6 +102,7 @@ func (s *slot) good() {
 	g := s.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.troubled = false
 	if g.limit = min(g.most, g.limit+1/g.limit); g.active < int(g.limit) {
 		g.wake()
 	}
@@ -112,6 +133,64 @@ func (g *gate) hold(wait time.Duration) bool {
 	news := !g.until.After(now)
 	if until := now.Add(wait); until.After(g.until) {
 		g.until = until
+	}
+	return news
+}
+
+// answer notes that the host said something.
+func (g *gate) answer() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.answered, g.silent, g.away = time.Now(), time.Time{}, nil
+}
+
+// hasAnswered tells whether the host ever said something.
+func (g *gate) hasAnswered() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return !g.answered.IsZero()
+}
+
+// vain notes that what was sent at a time got no answer. It tells whether nothing did for
+// long.
+func (g *gate) vain(sent time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.answered.After(sent) {
+		return false
+	}
+	if g.silent.IsZero() {
+		g.silent = sent
+	}
+	return time.Since(g.silent) >= 2*g.rest
+}
+
+// silence notes that a request which began at since got err instead of an answer, for all
+// its tries, or for as long as makes sense.
+func (g *gate) silence(err error, since time.Time, long bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if long || !g.answered.After(since) {
+		g.away, g.look = err, time.Now().Add(g.rest)
+	}
+}
+
+func (g *gate) isAway() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.away != nil
+}
+
+// trouble notes that the host is tried again. It tells whether that is news: whether it
+// was not told since the last good answer, and not for a rest either.
+func (g *gate) trouble() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	news := !g.troubled && (g.told.IsZero() || now.Sub(g.told) >= g.rest)
+	g.troubled = true
+	if news {
+		g.told = now
 	}
 	return news
 }

@@ -32,7 +32,7 @@ func full(t *testing.T, g *gate) bool {
 }
 
 func TestGateGrowsAndHalves(t *testing.T) {
-	g := newGate(6)
+	g := newGate(6, time.Minute)
 	var in []*slot
 	for range firstLimit {
 		in = append(in, enter(t, g))
@@ -87,7 +87,7 @@ func TestGateGrowsAndHalves(t *testing.T) {
 }
 
 func TestGateHolds(t *testing.T) {
-	g := newGate(1)
+	g := newGate(1, time.Minute)
 	if !g.hold(time.Hour) || g.hold(time.Minute) {
 		t.Error("a hold is news once")
 	}

@@ -28,6 +28,8 @@ const (
 	maxToken = 64 << 10
 	// tokenLife is how long a token is good whose server does not say, by the protocol.
 	tokenLife = time.Minute
+	// maxLogins is with how many logins a request is sent.
+	maxLogins = 5
 )
 
 // loginError says that a registry offers no way to log in that is known here.
@@ -37,45 +39,28 @@ type loginError struct {
 }
 
 func (e *loginError) Error() string {
-	return fmt.Sprintf("%s wants a login by %s; known are Basic and Bearer", e.Host, strings.Join(e.Offered, " or "))
+	return fmt.Sprintf("%s wants a login by %s; known are Basic and Bearer: send its traffic by --mirror to a registry that has one of them", e.Host, strings.Join(e.Offered, " or "))
 }
 
-// door is how to log in at one registry. All its repositories share it.
-type door struct {
-	base *url.URL     // scheme and host
-	http *http.Client // without a login
-	idle time.Duration
+// showsOwn marks the context of requests that are sent with the user's credentials, or
+// with what was given for them.
+type showsOwn struct{}
 
-	mu     sync.Mutex
-	known  bool
-	offers []challenge
+// tokenError is the failure of a registry's token server.
+type tokenError struct {
+	registry, server string // hosts
+	err              error
 }
 
-// challenges asks the registry, once, how to log in. None means that it need not be.
-func (d *door) challenges(ctx context.Context) ([]challenge, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.known {
-		return d.offers, nil
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.base.JoinPath("v2/").String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := d.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	drain(resp)
-	if resp.StatusCode == http.StatusUnauthorized {
-		d.offers = challenges(resp.Header)
-	}
-	d.known = true // whatever else it said: the repository's own answers count
-	return d.offers, nil
+func (e *tokenError) Error() string {
+	return fmt.Sprintf("logging in at %s: token server %s: %v", e.registry, e.server, e.err)
 }
 
-// login is a transport that logs in for one repository. A login that is refused once is
-// renewed once: tokens live shorter than layers take.
+func (e *tokenError) Unwrap() error { return e.err }
+
+// login is a transport that logs in for one repository. A login that is refused is renewed
+// once, and again if it ran out while the request waited: tokens live shorter than layers
+// and waits take.
 type login struct {
 	inner http.RoundTripper
 	door  *door
@@ -84,78 +69,125 @@ type login struct {
 
 	mu      sync.Mutex
 	started bool
-	header  string // Authorization; empty for none
-	expires time.Time
-	number  int // of the login
+	pass
+}
+
+// pass is what is shown to get in.
+type pass struct {
+	header  string    // Authorization; empty for none
+	expires time.Time // zero for never
+	number  int       // of the login
+	own     bool      // it is, or was got by, the user's credentials
+	proof   *proof    // of credentials that are shown as they are
 }
 
 func (l *login) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Host != l.door.base.Host || req.URL.Scheme != l.door.base.Scheme {
 		return l.inner.RoundTrip(req) // redirected: the login is none of its business
 	}
-	header, number, err := l.current(req.Context())
+	now, err := l.current(req.Context())
 	if err != nil {
 		return nil, err
 	}
-	resp, err := l.send(req, header)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized {
-		return resp, err
+	for try := 1; ; try++ {
+		resp, err := l.send(req, now)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized {
+			return resp, err
+		}
+		offers := challenges(resp.Header)
+		if len(offers) == 0 || try > 1 && !l.outdated(now) || try == maxLogins {
+			return resp, nil
+		}
+		// The refusal must be over before a token is asked for: that may be the same host,
+		// and it may stand no two requests at once.
+		said, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) // that it was refused is what counts
+		resp.Body.Close()
+		again, err := l.renew(req.Context(), now.number, offers)
+		if err != nil {
+			return nil, err
+		}
+		if again.header == "" || again.header == now.header { // nothing better to say
+			resp.Body = io.NopCloser(bytes.NewReader(said))
+			return resp, nil
+		}
+		now = again
 	}
-	offers := challenges(resp.Header)
-	if len(offers) == 0 {
-		return resp, nil
-	}
-	// The refusal must be over before a token is asked for: that may be the same host,
-	// and it may stand no two requests at once.
-	said, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) // that it was refused is what counts
-	resp.Body.Close()
-	again, err := l.renew(req.Context(), number, offers)
-	if err != nil {
-		return nil, err
-	}
-	if again == "" || again == header { // nothing better to say
-		resp.Body = io.NopCloser(bytes.NewReader(said))
-		return resp, nil
-	}
-	return l.send(req, again)
 }
 
-func (l *login) send(req *http.Request, header string) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	if header != "" {
-		req.Header.Set("Authorization", header)
+// outdated tells whether a login has run out, or been replaced, since it was taken: the
+// request may have waited with it.
+func (l *login) outdated(p pass) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return p.number != l.number || !p.expires.IsZero() && time.Now().After(p.expires)
+}
+
+func (l *login) send(req *http.Request, p pass) (resp *http.Response, err error) {
+	ctx := req.Context()
+	if p.own {
+		ctx = context.WithValue(ctx, showsOwn{}, true)
 	}
-	return l.inner.RoundTrip(req)
+	req = req.Clone(ctx)
+	if p.header != "" {
+		req.Header.Set("Authorization", p.header)
+	}
+	err = p.proof.show(func() error {
+		if resp, err = l.inner.RoundTrip(req); err != nil || p.proof == nil {
+			return err
+		}
+		return verdictOf(resp)
+	})
+	if resp != nil {
+		return resp, nil
+	}
+	return nil, err
+}
+
+// verdictOf is what an answer says of the credentials that were shown: none is that they
+// are good. The body of the answer stays.
+func verdictOf(resp *http.Response) error {
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized:
+		said, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) // that it was refused is what counts
+		resp.Body.Close()
+		resp.Body = io.NopCloser(bytes.NewReader(said))
+		err := transport.CheckError(resp)
+		resp.Body = io.NopCloser(bytes.NewReader(said))
+		return err
+	case resp.StatusCode >= http.StatusInternalServerError:
+		return errors.New(resp.Status)
+	}
+	return nil
 }
 
 // current gives the login, made anew if it is past its time.
-func (l *login) current(ctx context.Context) (header string, number int, err error) {
+func (l *login) current(ctx context.Context) (pass, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.started && (l.expires.IsZero() || time.Now().Before(l.expires)) {
-		return l.header, l.number, nil
+		return l.pass, nil
 	}
 	offers, err := l.door.challenges(ctx)
 	if err != nil {
-		return "", 0, err
+		return pass{}, err
 	}
 	var unknown *loginError
 	if err := l.make(ctx, offers, l.scope); err != nil && !errors.As(err, &unknown) { // that may do without
-		return "", 0, err
+		return pass{}, err
 	}
 	l.started = true
-	return l.header, l.number, nil
+	return l.pass, nil
 }
 
 // renew makes a login by the challenges of a refusal, unless another request has since.
-func (l *login) renew(ctx context.Context, number int, offers []challenge) (string, error) {
+func (l *login) renew(ctx context.Context, number int, offers []challenge) (pass, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.number != number {
-		return l.header, nil
+		return l.pass, nil
 	}
 	err := l.make(ctx, offers, "")
-	return l.header, err
+	return l.pass, err
 }
 
 // make logs in by the best of the challenges. The scope is theirs if none is given; then
@@ -181,22 +213,22 @@ func (l *login) make(ctx context.Context, offers []challenge, scope string) erro
 	case !basic:
 		return &loginError{Host: l.door.base.Host, Offered: schemes}
 	case auth.Username != "" || auth.Password != "":
-		l.set("Basic "+base64.StdEncoding.EncodeToString([]byte(auth.Username+":"+auth.Password)), time.Time{})
+		l.show("Basic "+base64.StdEncoding.EncodeToString([]byte(auth.Username+":"+auth.Password)), auth)
 	case auth.Auth != "":
-		l.set("Basic "+auth.Auth, time.Time{})
+		l.show("Basic "+auth.Auth, auth)
 	}
 	return nil
 }
 
-func (l *login) set(header string, expires time.Time) {
-	l.header, l.expires = header, expires
-	l.number++
+// show sets a header that is a credential itself.
+func (l *login) show(header string, auth *authn.AuthConfig) {
+	l.pass = pass{header: header, number: l.number + 1, own: true, proof: l.door.proof(auth)}
 }
 
 // bearer gets a token.
 func (l *login) bearer(ctx context.Context, c challenge, auth *authn.AuthConfig, scope string) error {
 	if auth.RegistryToken != "" {
-		l.set("Bearer "+auth.RegistryToken, time.Time{})
+		l.show("Bearer "+auth.RegistryToken, auth)
 		return nil
 	}
 	realm, err := url.Parse(c.params["realm"])
@@ -212,11 +244,19 @@ func (l *login) bearer(ctx context.Context, c challenge, auth *authn.AuthConfig,
 	if scope == "" {
 		scope = l.scope
 	}
-	token, err := l.token(ctx, realm, c.params["service"], scope, auth)
-	if err != nil {
-		return fmt.Errorf("logging in at %s: token server %s: %w", l.door.base.Host, realm.Host, err)
+	p := l.door.proof(auth)
+	if p != nil {
+		ctx = context.WithValue(ctx, showsOwn{}, true)
 	}
-	l.set("Bearer "+token.value(), time.Now().Add(token.life()))
+	var token *token
+	err = p.show(func() (err error) {
+		token, err = l.token(ctx, realm, c.params["service"], scope, auth)
+		return err
+	})
+	if err != nil {
+		return &tokenError{l.door.base.Host, realm.Host, err}
+	}
+	l.pass = pass{header: "Bearer " + token.value(), expires: time.Now().Add(token.life()), number: l.number + 1, own: p != nil}
 	if token.RefreshToken != "" {
 		l.auth = authn.FromConfig(authn.AuthConfig{IdentityToken: token.RefreshToken})
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"atoll/test/regtest"
 )
 
 // loginLab is a lab with an image that wants a token, and its token server, which notes what it is asked.
@@ -169,14 +171,14 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	in := hc.Transport.(*login)
-	_, number, err := in.current(context.Background())
+	now, err := in.current(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {
 		offers := []challenge{{scheme: "bearer", params: map[string]string{"realm": l.url + "/token"}}}
-		if header, err := in.renew(context.Background(), number, offers); err != nil || header != "Bearer good" {
-			t.Errorf("got %q, %v", header, err)
+		if p, err := in.renew(context.Background(), now.number, offers); err != nil || p.header != "Bearer good" {
+			t.Errorf("got %q, %v", p.header, err)
 		}
 	}
 	if n := len(asked()); n != 2 {
@@ -235,4 +237,29 @@ func TestTokenServerOverHTTP(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "from https to plain http") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A registry that breaks off all connections is asked how to log in once, by one image for
+// all: otherwise each would go through all tries and their waits for itself.
+func TestSilentDoorIsAskedOnce(t *testing.T) {
+	r := regtest.New(t)
+	var refs []string
+	for i := range 5 {
+		name := fmt.Sprintf("lab/tiny%d:1", i)
+		tiny(r, name)
+		refs = append(refs, "lab.test/"+name)
+	}
+	r.Break(regtest.Drop)
+	_, err := lockCase(t, caseOptions(r), refs...)
+	for _, ref := range refs {
+		if err == nil || !strings.Contains(err.Error(), ref) {
+			t.Errorf("error is not about %s: %v", ref, err)
+		}
+	}
+	// Those that may have met a host with too much to do do not count.
+	if n := r.Count(regtest.Ping); n > 2*maxTries || n != r.Count() {
+		t.Errorf("asked %d times how to log in, %d times in all", n, r.Count())
+	}
+	r.Break(nil)
+	mustLock(t, caseOptions(r), refs...)
 }

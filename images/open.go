@@ -21,10 +21,16 @@ type source struct {
 	http func(context.Context) (*http.Client, error)
 }
 
-// plainSource is a URL that needs no login.
+// plainSource is a URL that needs no login, or what the mirror of its host has.
 func (c *client) plainSource(u string) source {
 	host := u
 	if parsed, err := url.Parse(u); err == nil {
+		if to := c.mirrors[hostName(parsed.Host)]; to != nil {
+			query := parsed.RawQuery
+			parsed = to.JoinPath(parsed.EscapedPath())
+			parsed.RawQuery = query
+			u = parsed.String()
+		}
 		host = parsed.Host
 	}
 	return source{host: host, url: u, http: func(context.Context) (*http.Client, error) { return c.http, nil }}
@@ -64,7 +70,9 @@ func (e *rangeError) Error() string {
 // A lengthError says that a server has content of another length than it must be.
 type lengthError struct{ got, want int64 }
 
-func (e *lengthError) Error() string { return fmt.Sprintf("it has %d bytes, not %d", e.got, e.want) }
+func (e *lengthError) Error() string {
+	return fmt.Sprintf("it has %d bytes, not %d: push it again", e.got, e.want)
+}
 
 // open asks for a part. A server that cannot give it may give the whole: see [body.from].
 func (s source) open(ctx context.Context, p part) (*body, error) {
@@ -89,6 +97,7 @@ func (s source) open(ctx context.Context, p part) (*body, error) {
 	}
 	resp, err := hc.Do(req)
 	if err != nil {
+		hideQuery(err)
 		return nil, err
 	}
 	b, err := p.answer(resp)

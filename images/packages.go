@@ -171,18 +171,9 @@ func (a *apt) newest() (time.Time, error) {
 // addPackages asks for the packages that the store does not have. Any of the
 // sources may have them: their bytes are known.
 func (m *mirror) addPackages(ctx context.Context, d *bundle.Definition, packages []bundle.LockedPackage) error {
-	var want []bundle.LockedPackage
-	for _, p := range packages {
-		have, err := m.store.Has(ctx, p.Digest, p.Size)
-		if err != nil {
-			return err
-		}
-		if !have {
-			want = append(want, p)
-		}
-	}
-	if len(want) == 0 {
-		return nil // nor is apt needed
+	want, err := lackedPackages(ctx, packages, m.store)
+	if err != nil || len(want) == 0 {
+		return err // nor is apt needed
 	}
 	a, err := newApt(ctx, d.Base, d.Arch())
 	if err != nil {
@@ -193,10 +184,18 @@ func (m *mirror) addPackages(ctx context.Context, d *bundle.Definition, packages
 	if err != nil {
 		return err
 	}
+	settings, err := a.settings(ctx, repos)
+	if err != nil {
+		return err
+	}
+	from, err := m.archives(settings)
+	if err != nil {
+		return err
+	}
 	for _, p := range want {
 		dl := download{name: "package " + p.Name, digest: p.Digest, size: p.Size}
 		for _, r := range likelyFirst(repos, p.Archive) {
-			if src, ok := m.debSource(r.uri, p.Path); ok {
+			if src, ok := from.debSource(r.uri, p.Path); ok {
 				dl.sources = append(dl.sources, src)
 			}
 		}
@@ -206,6 +205,20 @@ func (m *mirror) addPackages(ctx context.Context, d *bundle.Definition, packages
 		m.add(dl)
 	}
 	return nil
+}
+
+func lackedPackages(ctx context.Context, packages []bundle.LockedPackage, s *bundle.Store) ([]bundle.LockedPackage, error) {
+	var out []bundle.LockedPackage
+	for _, p := range packages {
+		have, err := s.Has(ctx, p.Digest, p.Size)
+		if err != nil {
+			return nil, err
+		}
+		if !have {
+			out = append(out, p)
+		}
+	}
+	return out, nil
 }
 
 // likelyFirst puts the security archive before the others for what it published,
@@ -223,7 +236,7 @@ func likelyFirst(repos []aptRepository, archive string) []aptRepository {
 	})
 }
 
-func (m *mirror) debSource(repo, path string) (source, bool) {
+func (a *archives) debSource(repo, path string) (source, bool) {
 	u, err := url.Parse(repo)
 	if err != nil {
 		return source{}, false
@@ -231,7 +244,7 @@ func (m *mirror) debSource(repo, path string) (source, bool) {
 	switch u.Scheme {
 	case "http", "https":
 		// A plus is legal in a path, but stands for a space where a server is careless.
-		return m.plainSource(repo + strings.ReplaceAll((&url.URL{Path: path}).EscapedPath(), "+", "%2B")), true
+		return a.source(u, repo+strings.ReplaceAll((&url.URL{Path: path}).EscapedPath(), "+", "%2B")), true
 	case "file", "copy":
 		return source{host: repo, path: filepath.Join(u.Path, path)}, true
 	}

@@ -18,8 +18,13 @@ import (
 )
 
 const (
-	// maxTries is how often a request is sent before its refusal is believed.
-	maxTries = 6
+	// maxTries is how often a request is sent before its refusal is believed. The waits
+	// between add up to a minute, for which a network may be gone.
+	maxTries = 7
+	// slowTries is as how many tries one counts that was waited for in vain.
+	slowTries = 3
+	// restPauses is how long a host that is away is left alone, in first pauses.
+	restPauses = 64
 	// maxWait is the longest wait a server may ask for. Docker Hub's limit is
 	// counted over six hours: nobody sits in front of that.
 	maxWait = 10 * time.Minute
@@ -29,19 +34,23 @@ const (
 
 // patience is a transport that asks a host for no more at once than it stands, tries
 // again where that may help, and waits as long as a server asks. A wait holds for all
-// requests to the host.
+// requests to the host; so does what it learns of a host that does not answer.
 type patience struct {
 	inner http.RoundTripper
 	agent string
 	pause time.Duration // before the second try; it doubles with each
-	idle  time.Duration // a body that brings nothing for so long is cut
 	most  int           // requests to one host at once
 	log   *slog.Logger
 
 	mu    sync.Mutex
 	gates map[string]*gate // by host
 	low   map[string]bool  // hosts that were told to have little left
+	held  map[string]bool  // hosts that were left alone for want of requests
 }
+
+// spareRequest marks the context of requests for what is good to have, as HEAD asks for what
+// is good to know: they are sent once, and say nothing of their host.
+type spareRequest struct{}
 
 // gate gives the host's.
 func (p *patience) gate(host string) *gate {
@@ -50,9 +59,9 @@ func (p *patience) gate(host string) *gate {
 	g := p.gates[host]
 	if g == nil {
 		if p.gates == nil {
-			p.gates, p.low = map[string]*gate{}, map[string]bool{}
+			p.gates, p.low, p.held = map[string]*gate{}, map[string]bool{}, map[string]bool{}
 		}
-		g = newGate(p.most)
+		g = newGate(p.most, restPauses*p.pause)
 		p.gates[host] = g
 	}
 	return g
@@ -63,23 +72,36 @@ func (p *patience) RoundTrip(req *http.Request) (*http.Response, error) {
 	gate := p.gate(host)
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", p.agent)
-	for try := 1; ; try++ {
+	start := time.Now()
+	for try, waits := 1, 0; ; try, waits = try+1, waits+1 {
 		s, err := gate.enter(req.Context())
 		if err != nil {
 			return nil, err
 		}
+		known, sent := gate.hasAnswered(), time.Now()
 		resp, err := p.send(req, s)
-		again := worthAnotherTry(req, resp, err)
+		again := worthAnotherTry(req, resp, err, known)
 		spared := again && isOverload(resp, err) && s.overloaded() // it may be our own doing
-		if !again || try == maxTries && !spared {
-			if err == nil && resp.StatusCode < http.StatusBadRequest {
+		if again && err != nil && isTimeout(err) {
+			try += slowTries - 1
+		}
+		long := again && err != nil && gate.vain(sent) && try > slowTries // not its first
+		if !again || long || gate.isAway() || try >= maxTries && !spared {
+			switch {
+			case err == nil && resp.StatusCode < http.StatusBadRequest:
 				s.good()
 				p.heed(host, gate, resp.Header)
+			case err == nil && resp.StatusCode == http.StatusTooManyRequests: // of HEAD too
+				if wait := askedWait(resp.Header, time.Now()); wait <= maxWait {
+					gate.hold(wait)
+				}
+			case err != nil && (again || isLoginOfProxy(err)):
+				gate.silence(err, start, long)
 			}
 			return resp, err
 		}
 		// Jitter keeps parallel requests from coming back all at once.
-		wait := time.Duration(float64(p.pause<<(try-1)) * (1 + rand.Float64()/4))
+		wait := time.Duration(float64(p.pause<<min(waits, maxTries)) * (1 + rand.Float64()/4))
 		if resp != nil {
 			wait = max(wait, askedWait(resp.Header, time.Now()))
 			drain(resp)
@@ -90,9 +112,11 @@ func (p *patience) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		if resp != nil && (resp.StatusCode == http.StatusTooManyRequests || resp.Header.Get("Retry-After") != "") {
 			if gate.hold(wait) {
+				gate.trouble() // is told hereby
 				p.log.Warn("registry asks to wait", "host", host, "status", resp.StatusCode, "wait", wait.Round(time.Second))
 			}
 		}
+		p.tell(gate, host, resp, err)
 		if err := sleep(req.Context(), wait); err != nil {
 			return nil, err
 		}
@@ -105,16 +129,32 @@ func (p *patience) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
+// tell says that a host is tried again, once until it gives a good answer; more of it is
+// for who looks for errors.
+func (p *patience) tell(g *gate, host string, resp *http.Response, err error) {
+	say := p.log.Debug
+	if g.trouble() {
+		say = p.log.Warn
+	}
+	switch {
+	case err == nil:
+		say("host answers with an error, trying again", "host", host, "status", resp.StatusCode)
+	case isTimeout(err):
+		say("host does not answer, trying again", "host", host, "error", err)
+	default:
+		say("connection failed, trying again", "host", host, "error", err)
+	}
+}
+
 // send sends a request once. The slot is free when the answer's body was read or closed.
 func (p *patience) send(req *http.Request, s *slot) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	resp, err := p.inner.RoundTrip(req.WithContext(ctx))
+	resp, err := p.inner.RoundTrip(req)
 	if err != nil {
-		cancel(nil)
 		s.leave()
 		return nil, err
 	}
-	resp.Body = &heldBody{ReadCloser: resp.Body, slot: s, idle: p.idle, ctx: ctx, cancel: cancel}
+	s.gate.answer()
+	resp.Body = &heldBody{ReadCloser: resp.Body, slot: s, told: func(err error) { p.tell(s.gate, req.URL.Host, nil, err) }}
 	return resp, nil
 }
 
@@ -130,41 +170,39 @@ func (p *patience) heed(host string, g *gate, h http.Header) {
 	if !ok {
 		return
 	}
-	if q.left == 0 && q.reset > 0 && q.reset <= maxWait && g.hold(q.reset) {
-		p.log.Warn("registry has no requests left for now", "host", host, "wait", q.reset.Round(time.Second))
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// Once: from then on its refusals tell. Some send nonsense with every good answer.
+	if q.left == 0 && q.reset > 0 && q.reset <= maxWait && !p.held[host] {
+		p.held[host] = true
+		g.hold(q.reset)
+		p.log.Warn("registry has no requests left for now", "host", host, "wait", q.reset.Round(time.Second))
+	}
 	if q.limit > 0 && q.left*10 <= q.limit && !p.low[host] {
 		p.low[host] = true
 		p.log.Warn("registry will soon answer no more requests: log in for a larger allowance", "host", host, "left", q.left, "of", q.limit)
 	}
 }
 
-// heldBody is a body that holds a slot until it is read or closed, and that ends when
-// nothing comes for too long.
+// heldBody is a body that holds a slot until it is read or closed.
 type heldBody struct {
 	io.ReadCloser
-	slot   *slot
-	idle   time.Duration
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	slot *slot
+	told func(error) // of a connection that fails in the middle
 }
 
 func (b *heldBody) Read(p []byte) (int, error) {
-	stall := stallError{b.idle}
-	t := time.AfterFunc(b.idle, func() { b.cancel(stall) })
 	n, err := b.ReadCloser.Read(p)
-	t.Stop()
+	if n > 0 {
+		b.slot.gate.answer()
+	}
 	if err == nil {
 		return n, nil
 	}
-	switch {
-	case err == io.EOF:
-	case context.Cause(b.ctx) == error(stall):
-		err = stall
-	case isBroken(err):
-		b.slot.overloaded()
+	if err != io.EOF && isReset(err) {
+		if b.told(err); isBroken(err) {
+			b.slot.overloaded()
+		}
 	}
 	b.slot.leave()
 	return n, err
@@ -172,17 +210,8 @@ func (b *heldBody) Read(p []byte) (int, error) {
 
 func (b *heldBody) Close() error {
 	b.slot.leave()
-	err := b.ReadCloser.Close()
-	b.cancel(nil)
-	return err
+	return b.ReadCloser.Close()
 }
-
-// stallError says that a body brought nothing for too long. It is a timeout.
-type stallError struct{ after time.Duration }
-
-func (e stallError) Error() string { return fmt.Sprintf("nothing came for %s", e.after) }
-func (stallError) Timeout() bool   { return true }
-func (stallError) Temporary() bool { return true }
 
 // rewind makes a request that can be sent once more.
 func rewind(req *http.Request) (*http.Request, error) {
@@ -209,22 +238,37 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func worthAnotherTry(req *http.Request, resp *http.Response, err error) bool {
-	if req.Method == http.MethodHead { // asked for what is good to know, and can do without
+// worthAnotherTry tells whether the same request may get something better. A host that
+// is known, for it has answered before, may be back soon where others are a wrong name.
+func worthAnotherTry(req *http.Request, resp *http.Response, err error, known bool) bool {
+	if req.Method == http.MethodHead || req.Context().Value(spareRequest{}) != nil {
 		return false
 	}
 	if req.Context().Err() != nil || req.Body != nil && req.GetBody == nil {
 		return false
 	}
 	if err != nil {
-		return isReset(err)
+		var proxy *proxyError
+		return isReset(err) || known && isUnreachable(err) || errors.As(err, &proxy) && mayMend(proxy.status)
 	}
-	switch resp.StatusCode {
+	return mayMend(resp.StatusCode)
+}
+
+// mayMend tells the statuses of a moment.
+func mayMend(status int) bool {
+	switch status {
 	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
 		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
 	return false
+}
+
+// isUnreachable tells a connection that never was.
+func isUnreachable(err error) bool {
+	var dns *net.DNSError
+	var op *net.OpError
+	return errors.As(err, &dns) || errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
 }
 
 // isOverload tells the answers of a host that has too much to do.
@@ -236,9 +280,11 @@ func isOverload(resp *http.Response, err error) bool {
 }
 
 // isReset tells a connection that was broken off, or that took too long.
-func isReset(err error) bool {
+func isReset(err error) bool { return isBroken(err) || isTimeout(err) }
+
+func isTimeout(err error) bool {
 	var timeout net.Error
-	return isBroken(err) || errors.As(err, &timeout) && timeout.Timeout()
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // isBroken tells a connection that the other side broke off.

@@ -133,6 +133,15 @@ func (t *tally) tell() {
 // watch reports now, again and again, and when the function that it returns is called.
 func (t *tally) watch() (stop func()) {
 	t.tell()
+	quit := every(t.tell)
+	return func() {
+		quit()
+		t.tell()
+	}
+}
+
+// every calls tell again and again, until the function that it returns was called.
+func every(tell func()) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -143,14 +152,31 @@ func (t *tally) watch() (stop func()) {
 			case <-quit:
 				return
 			case <-tick.C:
-				t.tell()
+				tell()
 			}
 		}
 	}()
 	return func() {
 		close(quit)
 		<-done
-		t.tell()
+	}
+}
+
+// reading reports how many of so many images were read, until stop is called. What takes
+// no time is reported once.
+func (c *client) reading(total int) (read func(images int), stop func()) {
+	add, stop := counting(int64(total), func(done, total int64) { c.Reading(int(done), int(total)) })
+	return func(images int) { add(int64(images)) }, stop
+}
+
+// counting reports how far something is that others do in parallel.
+func counting(total int64, report func(done, total int64)) (add func(n int64), stop func()) {
+	var done atomic.Int64
+	tell := func() { report(done.Load(), total) }
+	quit := every(tell)
+	return func(n int64) { done.Add(n) }, func() {
+		quit()
+		tell()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -116,6 +117,55 @@ func TestTallyAtOnce(t *testing.T) {
 	stop()
 	if last.Done != 50_000 || len(last.Moving) != 0 || finished != 50 || tl.left() != 0 {
 		t.Errorf("ended with %+v, %d finished", last, finished)
+	}
+}
+
+// While a manifest is waited for, it is told how many images have been read: by their
+// names, before there is any other progress.
+func TestReading(t *testing.T) {
+	l := newLab(t)
+	x, stable, y := "ghcr.io/a/x:1", "ghcr.io/a/x:stable", "ghcr.io/a/y:1"
+	l.push(t, randomImage(t, "amd64", 1000, 1), x, stable)
+	l.push(t, randomImage(t, "amd64", 1000, 1), y)
+	lock := l.lockImages(t, x, stable, y)
+	for name, run := range map[string]func(*Options) error{
+		"mirror": func(o *Options) error { return Mirror(t.Context(), definition(t, ""), lock, newStore(t), o) },
+		"lock": func(o *Options) error {
+			c, err := newClient(o)
+			if err != nil {
+				return err
+			}
+			_, err = c.resolveImages(t.Context(), []Wanted{{Reference: x}, {Reference: stable}, {Reference: y}}, "amd64")
+			return err
+		},
+	} {
+		told := make(chan struct{})
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "/a/y/manifests/") {
+				select {
+				case <-told:
+				case <-r.Context().Done():
+				}
+			}
+			l.ServeHTTP(w, r)
+		}))
+		o := l.options()
+		o.Mirrors["ghcr.io"] = srv.URL + "/ghcr.io"
+		last, over := 0, false
+		o.Reading = func(done, total int) {
+			if done < last || total != 3 || over {
+				t.Errorf("%s: %d of %d images, after %d", name, done, total, last)
+			}
+			if done == 2 && last < 2 {
+				close(told)
+			}
+			last = done
+		}
+		o.Progress = func(Progress) { over = true }
+		if err := run(o); err != nil || last != 3 {
+			t.Errorf("%s: %d of 3 images were read: %v", name, last, err)
+		}
+		srv.Close()
 	}
 }
 

@@ -33,7 +33,9 @@ var accept = strings.Join([]string{
 type client struct {
 	*Options
 	http    *http.Client
-	mirrors map[string]*url.URL
+	mirrors map[string]*url.URL // by host, see RegistryHost
+	plain   []string            // hosts
+	store   *bundle.Store
 
 	mu    sync.Mutex
 	repos map[string]*repository
@@ -42,23 +44,23 @@ type client struct {
 
 func newClient(o *Options) (*client, error) {
 	c := &client{Options: o.withDefaults(), mirrors: map[string]*url.URL{}, repos: map[string]*repository{}, doors: map[string]*door{}}
-	for host, to := range c.Mirrors {
-		u, err := url.Parse(to)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
-			return nil, fmt.Errorf("mirror of %s: %q is not a URL like https://HOST/PATH", host, to)
-		}
-		c.mirrors[host] = u
+	if err := c.parseHosts(); err != nil {
+		return nil, err
+	}
+	inner, err := newHosts(c.Options, c.mirrors)
+	if err != nil {
+		return nil, err
 	}
 	c.http = &http.Client{
 		CheckRedirect: checkRedirect,
-		Transport:     &patience{agent: c.UserAgent, pause: c.pause, idle: c.idle, most: c.Jobs, log: c.Log, inner: newHosts(c.Options)},
+		Transport:     &patience{agent: c.UserAgent, pause: c.pause, most: c.Jobs, log: c.Log, inner: inner},
 	}
 	return c, nil
 }
 
 // repository is where the manifests and blobs of an image are, and how to log in there.
 type repository struct {
-	host string // who is asked: the image's registry, or a mirror of it
+	host string // who is asked, for errors: the image's registry, or a mirror of it
 	base string // URL below which manifests/ and blobs/ are
 	repo name.Repository
 	door *door
@@ -82,7 +84,7 @@ func (c *client) repository(reference string) (*repository, error) {
 		return r, nil
 	}
 	scheme := ""
-	if u := c.mirrors[host]; u != nil {
+	if u := c.mirrors[hostName(host)]; u != nil {
 		host, scheme = u.Host, u.Scheme
 		path = strings.TrimPrefix(strings.Trim(u.Path, "/")+"/"+path, "/")
 	}
@@ -91,23 +93,32 @@ func (c *client) repository(reference string) (*repository, error) {
 		return nil, fmt.Errorf("image %s: %w", reference, err)
 	}
 	host = reg.RegistryStr()
-	if scheme == "" {
+	if scheme == "" || slices.Contains(c.plain, hostName(host)) {
 		scheme = c.scheme(host)
 	}
 	d := c.door(&url.URL{Scheme: scheme, Host: host})
 	r := &repository{
-		host: host, repo: reg.Repo(path), door: d, c: c,
+		host: hostName(host), repo: reg.Repo(path), door: d, c: c,
 		base: escapePlus(d.base.String() + "/v2/" + path + "/"), // a mirror's path may have one
 	}
 	c.repos[key] = r
 	return r, nil
 }
 
+// hostOf is who is asked for an image; empty if its reference is none.
+func (c *client) hostOf(reference string) string {
+	r, err := c.repository(reference)
+	if err != nil {
+		return ""
+	}
+	return r.host
+}
+
 // scheme is how a registry is asked that no mirror stands for: by https, but for those
 // that are said to speak plain http, and for this machine's where nothing is kept of
 // certificates for it.
 func (c *client) scheme(host string) string {
-	if slices.Contains(c.PlainHTTP, host) {
+	if slices.Contains(c.plain, hostName(host)) {
 		return "http"
 	}
 	if isLoopback(host) {
@@ -122,7 +133,7 @@ func (c *client) scheme(host string) string {
 func (c *client) door(base *url.URL) *door {
 	d := c.doors[base.String()]
 	if d == nil {
-		d = &door{base: base, http: c.http, idle: c.idle}
+		d = &door{base: base, http: c.http}
 		c.doors[base.String()] = d
 	}
 	return d
@@ -194,7 +205,7 @@ func (r *repository) config(ctx context.Context, digest v1.Hash) ([]byte, error)
 	return get()
 }
 
-// small gets a body of at most maxManifest.
+// small gets a body of at most maxManifest, and again if it breaks on the way.
 func (r *repository) small(ctx context.Context, path string, digest v1.Hash) ([]byte, error) {
 	hc, err := r.client(ctx)
 	if err != nil {
@@ -212,7 +223,7 @@ func (r *repository) small(ctx context.Context, path string, digest v1.Hash) ([]
 			return nil, err
 		}
 		req.Header.Set("Accept", accept)
-		data, err := getSmall(hc, req, maxManifest, r.c.idle)
+		data, err := getSmall(hc, req, maxManifest)
 		if err == nil {
 			got := bundle.DigestOf(data)
 			if digest.Hex == "" || got == digest {
@@ -221,7 +232,7 @@ func (r *repository) small(ctx context.Context, path string, digest v1.Hash) ([]
 			failed = &bundle.CorruptError{Name: path + " from " + r.host, Want: digest, Got: got}
 			continue
 		}
-		if failed = err; ctx.Err() != nil || !isReset(err) && !r.expired(err) {
+		if failed = err; ctx.Err() != nil || !brokeMidway(err) && !r.expired(err) {
 			break
 		}
 	}
@@ -232,20 +243,13 @@ func (r *repository) small(ctx context.Context, path string, digest v1.Hash) ([]
 // registry gives another.
 func (r *repository) expired(err error) bool {
 	var refused *transport.Error
-	return errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden && refused.Request.URL.Host != r.door.base.Host
-}
-
-// explain tells what failed, where, and what the user can do.
-func explain(err error, what, host string) error {
-	hideQuery(err)
-	if a := advice(err, host); a != "" {
-		return fmt.Errorf("%s: %s %s: %w", what, host, a, err)
-	}
-	return fmt.Errorf("%s at %s: %w", what, host, err)
+	var login *tokenError
+	return errors.As(err, &refused) && refused.StatusCode == http.StatusForbidden && refused.Request.URL.Host != r.door.base.Host && !errors.As(err, &login)
 }
 
 // notFound tells whether the registry answered that it does not have it.
 func notFound(err error) bool {
 	var refused *transport.Error
-	return errors.As(err, &refused) && (refused.StatusCode == http.StatusNotFound || refused.StatusCode == http.StatusGone)
+	var login *tokenError
+	return errors.As(err, &refused) && !errors.As(err, &login) && (refused.StatusCode == http.StatusNotFound || refused.StatusCode == http.StatusGone)
 }

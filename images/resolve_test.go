@@ -2,8 +2,12 @@ package images
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"atoll/bundle"
+	"atoll/test/regtest"
 )
 
 func TestResolveImagesTellsAllAtOnce(t *testing.T) {
@@ -112,4 +117,103 @@ func release(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// What lock has read is not asked for again, by lock or by mirror; what was not needed for
+// it is, and comes after what is.
+func TestResolveKeepsWhatItReads(t *testing.T) {
+	r := regtest.New(t)
+	image := r.AddImage(regtest.Image{Arch: "amd64", Layers: [][]byte{regtest.Bytes(1, 5000)}})
+	other := others(r)[0]
+	r.AddIndex([]v1.Descriptor{other, image}, "lab/one:1")
+	r.AddImage(regtest.Image{Arch: "amd64", Layers: [][]byte{regtest.Bytes(2, 5000)}}, "lab/two:1")
+	s := newStore(t)
+	var locked []bundle.LockedImage
+	for i, want := range []int{2 + 1 + 2, 2} { // two tags, one child, two configs
+		c, err := newClient(caseOptions(r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.store = s
+		if locked, err = c.resolveImages(t.Context(), []Wanted{{Reference: "lab.test/lab/one:1"}, {Reference: "lab.test/lab/two:1"}}, "amd64"); err != nil {
+			t.Fatal(err)
+		}
+		if n := r.Count(regtest.Manifest, regtest.Blob); n != want {
+			t.Errorf("locking for the %d. time makes %d requests, want %d", i+1, n, want)
+		}
+		r.Forget()
+	}
+	if err := mirrorCase(t, caseOptions(r), s, locked); err != nil {
+		t.Fatal(err)
+	}
+	if got := asked(r, regtest.Manifest, http.MethodGet); !slices.Equal(got, []string{other.Digest.String()}) {
+		t.Errorf("mirroring asks for the manifests %v, want only that of the other platform", got)
+	}
+	verify(t, s, locked)
+}
+
+// asked are the names of the manifests or blobs that were asked for, in their order.
+func asked(r *regtest.Registry, kind regtest.Kind, method string) (names []string) {
+	for _, q := range r.Requests() {
+		if q.Kind == kind && q.Method == method {
+			names = append(names, q.Name)
+		}
+	}
+	return names
+}
+
+// Manifests of other platforms are asked for after what is needed, and nothing fails for
+// want of them.
+func TestOtherPlatformsAreNotNeeded(t *testing.T) {
+	for name, fault := range map[string]regtest.Fault{
+		"none": func(regtest.Request, *regtest.Answer) {}, "gone": regtest.Refuse(404), "denied": regtest.Refuse(403),
+		"too many": regtest.Refuse(429, "Retry-After", "3600"), "corrupt": regtest.Flip, "dropped": regtest.Drop,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := regtest.New(t)
+			var refs, spare []string
+			for i := range 20 {
+				layer := [][]byte{regtest.Bytes(uint64(i), 500)}
+				amd, arm := r.AddImage(regtest.Image{Arch: "amd64", Layers: layer}), r.AddImage(regtest.Image{Arch: "arm64", Layers: layer})
+				ref := fmt.Sprintf("lab/image%d:1", i)
+				r.AddIndex([]v1.Descriptor{arm, amd}, ref)
+				refs, spare = append(refs, "lab.test/"+ref), append(spare, arm.Digest.String())
+			}
+			locked := mustLock(t, caseOptions(r), refs...)
+			r.Forget()
+			r.Break(regtest.Of(fault, spare...))
+			s := newStore(t)
+			if err := mirrorCase(t, caseOptions(r), s, locked); err != nil {
+				t.Fatal(err)
+			}
+			verify(t, s, locked)
+			got := asked(r, regtest.Manifest, http.MethodGet)
+			first := slices.IndexFunc(got, func(n string) bool { return slices.Contains(spare, n) })
+			if first < 2*len(refs) {
+				t.Errorf("another platform's manifest is asked for by request %d; what is needed takes %d", first+1, 2*len(refs))
+			}
+			if most := 2*len(refs) + 5*maxTries*8; len(got) > most {
+				t.Errorf("%d requests for manifests, want at most %d", len(got), most)
+			}
+		})
+	}
+}
+
+// A registry that copied one platform may lack the configs of the others.
+func TestOtherPlatformsConfigIsNotNeeded(t *testing.T) {
+	r := regtest.New(t)
+	image := r.AddImage(regtest.Image{Arch: "amd64", Layers: [][]byte{regtest.Bytes(1, 5000)}})
+	other := others(r)[0]
+	r.AddIndex([]v1.Descriptor{other, image}, "lab/one:1")
+	locked := mustLock(t, caseOptions(r), "lab.test/lab/one:1")
+	var m v1.Manifest
+	if err := json.Unmarshal(r.Content(other.Digest), &m); err != nil {
+		t.Fatal(err)
+	}
+	r.Break(regtest.Of(regtest.Refuse(404), m.Config.Digest.String()))
+	s := newStore(t)
+	if err := mirrorCase(t, caseOptions(r), s, locked); err != nil {
+		t.Fatal(err)
+	}
+	verify(t, s, locked)
 }

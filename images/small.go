@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -17,13 +16,10 @@ const (
 	bodyTries = 3
 	// smallTries is how often a small body is asked for that is cut short or corrupt.
 	smallTries = 5
-	// smallIdles is how many times the idle time a small body may take in all: one that
-	// drips would keep us for days.
-	smallIdles = 10
 )
 
 // getSmall gets a body of at most limit bytes whole, once.
-func getSmall(hc *http.Client, req *http.Request, limit int64, idle time.Duration) ([]byte, error) {
+func getSmall(hc *http.Client, req *http.Request, limit int64) ([]byte, error) {
 	resp, err := hc.Do(req)
 	if err != nil {
 		hideQuery(err)
@@ -36,8 +32,7 @@ func getSmall(hc *http.Client, req *http.Request, limit int64, idle time.Duratio
 	if err := transport.CheckError(resp, http.StatusOK); err != nil {
 		return nil, err
 	}
-	body := io.Reader(&hurried{r: io.LimitReader(resp.Body, limit+1), until: time.Now().Add(smallIdles * idle)})
-	data, err := io.ReadAll(body)
+	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", req.URL.Path, err)
 	}
@@ -50,10 +45,17 @@ func getSmall(hc *http.Client, req *http.Request, limit int64, idle time.Duratio
 	return data, nil
 }
 
-// small gets a body without a login, and again if it is cut short.
+// brokeMidway tells a body that broke on its way from what never came: that was tried
+// for as often as it may help, by [patience].
+func brokeMidway(err error) bool {
+	var asked *url.Error
+	return isReset(err) && !errors.As(err, &asked)
+}
+
+// small gets a body without a login, and again if it breaks on the way.
 func (d *door) small(req *http.Request, limit int64) (data []byte, err error) {
 	for range smallTries {
-		if data, err = getSmall(d.http, req, limit, d.idle); err == nil || req.Context().Err() != nil || !isReset(err) {
+		if data, err = getSmall(d.http, req, limit); err == nil || req.Context().Err() != nil || !brokeMidway(err) {
 			break
 		}
 		var again error
@@ -64,26 +66,19 @@ func (d *door) small(req *http.Request, limit int64) (data []byte, err error) {
 	return data, err
 }
 
-// hurried is a reader that must be done by a time.
-type hurried struct {
-	r     io.Reader
-	until time.Time
-}
-
-func (h *hurried) Read(p []byte) (int, error) {
-	if time.Now().After(h.until) {
-		return 0, errors.New("it comes too slowly")
-	}
-	return h.r.Read(p)
-}
-
-// hideQuery takes the queries out of the URL that an error tells: those of a storage hold
+// hideQuery takes the queries out of the URLs that an error tells: those of a storage hold
 // a signature, which is as good as a password.
 func hideQuery(err error) {
-	var asked *url.Error
-	if errors.As(err, &asked) {
+	for asked := (*url.Error)(nil); errors.As(err, &asked); err = asked.Err {
 		if path, _, found := strings.Cut(asked.URL, "?"); found {
 			asked.URL = path
+		}
+		// These repeat, as text, where a registry sends us on to.
+		switch text := asked.Err.Error(); {
+		case strings.HasPrefix(text, "failed to parse Location header"):
+			asked.Err = errors.New("it sends on to what is no URL")
+		case strings.Contains(text, "malformed MIME header"):
+			asked.Err = errors.New("the header of its answer is malformed")
 		}
 	}
 }

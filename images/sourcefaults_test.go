@@ -5,11 +5,16 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"atoll/bundle"
 )
@@ -164,5 +169,48 @@ func TestSourcesLockedBefore(t *testing.T) {
 	changed, err := fetch(first, newStore(t), "api")
 	if err != nil || changed[1].Modified || changed[1].Digest != bundle.DigestOf([]byte("kind: Other\n")) {
 		t.Errorf("locked as %+v, %v, want today's file", changed, err)
+	}
+}
+
+// A source that changes while it is read is never locked as half of each: nobody knows its
+// digest before.
+func TestSourceOfTwoVersions(t *testing.T) {
+	half := 25_000
+	a, b := bytes.Repeat([]byte("aaaaaaa\n"), half/4), bytes.Repeat([]byte("bbbbbbb\n"), half/4)
+	for name, tags := range map[string][2]string{"strong": {`"a"`, `"b"`}, "none": {"", ""}, "weak": {`W/"a"`, `W/"b"`}, "one": {`"a"`, ""}} {
+		t.Run(name, func(t *testing.T) {
+			n := 0
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				n++
+				content, tag, from := b, tags[1], 0
+				if n == 1 {
+					content, tag = a, tags[0]
+				}
+				if tag != "" {
+					w.Header().Set("ETag", tag)
+				}
+				w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+				if k, _ := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from); k == 1 {
+					w.Header().Set("Content-Length", strconv.Itoa(len(content)-from))
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(content)-1, len(content)))
+					w.WriteHeader(http.StatusPartialContent)
+				}
+				if n == 1 {
+					w.Write(content[:half])
+					w.(http.Flusher).Flush()
+					panic(http.ErrAbortHandler)
+				}
+				w.Write(content[from:])
+			}))
+			defer server.Close()
+			s := newStore(t)
+			locked, err := FetchSources(t.Context(), definition(t, ""), []bundle.Source{{Name: "m", URL: server.URL + "/m.yaml"}}, nil, s, &Options{pause: time.Millisecond})
+			if err == nil {
+				data, err := os.ReadFile(s.Path(locked[0].Digest))
+				if err != nil || bytes.Contains(data, []byte("a")) {
+					t.Errorf("locked what is neither (%v)", err)
+				}
+			}
+		})
 	}
 }

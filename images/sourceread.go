@@ -59,12 +59,7 @@ func (c *sourceClient) upstream(src bundle.Source) (source, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return source{}, fmt.Errorf("source %s: %q is not a URL like https://HOST/PATH", src.Name, src.Archive())
 	}
-	if m := c.mirrors[u.Host]; m != nil {
-		to := m.JoinPath(u.EscapedPath())
-		to.RawQuery = u.RawQuery
-		u = to
-	}
-	return c.plainSource(u.String()), nil
+	return c.loginSource(u.String(), src.Name+"=PATH"), nil
 }
 
 // readPlace reads a source on disk.

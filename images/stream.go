@@ -8,8 +8,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
-	"sync/atomic"
-	"time"
+	"net/url"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -25,13 +24,11 @@ const (
 var (
 	// errStartOver tells who reads a stream that the next bytes are its first again.
 	errStartOver = errors.New("starting over")
-	// errStalled is the end of a connection that brought nothing for too long.
-	errStalled = errors.New("the connection stays open, but nothing comes")
-	errChanged = errors.New("the content changed while it was read")
+	errChanged   = errors.New("the content changed while it was read")
 )
 
-// stream reads a source to its end. A connection that breaks, or brings nothing
-// for too long, is opened again where it stopped.
+// stream reads a source to its end. A connection that breaks, or brings too little for
+// too long, is opened again where it stopped.
 type stream struct {
 	ctx  context.Context
 	src  source
@@ -45,7 +42,6 @@ type stream struct {
 	tag     string    // of the version that is read
 
 	body   *body
-	watch  *watchdog
 	offset int64
 	high   int64 // the highest offset when the body was opened
 	opens  int
@@ -87,7 +83,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		if s.size >= 0 {
 			p = p[:min(int64(len(p)), s.size-s.offset)]
 		}
-		n, err := s.watch.read(s.body, p)
+		n, err := s.body.Read(p)
 		s.offset += int64(n)
 		if s.sum != nil {
 			s.sum.Write(p[:n])
@@ -114,21 +110,18 @@ func (s *stream) Read(p []byte) (int, error) {
 
 // more tells whether the body goes on behind its last byte.
 func (s *stream) more() bool {
-	n, _ := s.watch.read(s.body, make([]byte, 1))
+	n, _ := s.body.Read(make([]byte, 1))
 	return n > 0
 }
 
 // open goes on at the offset.
 func (s *stream) open() error {
-	var ctx context.Context
-	ctx, s.watch = newWatchdog(s.ctx, s.c.idle)
 	want := part{offset: s.offset, size: s.size, tag: s.tag}
-	if s.whole {
+	if s.whole || !s.checked && s.tag == "" { // a part may be another version's, and nobody would see
 		want.offset = 0
 	}
 	var err error
-	if s.body, err = s.src.open(ctx, want); err != nil {
-		s.watch.stop()
+	if s.body, err = s.src.open(s.ctx, want); err != nil {
 		s.body = nil
 		return err
 	}
@@ -140,6 +133,8 @@ func (s *stream) open() error {
 		return &lengthError{s.body.total, s.size}
 	}
 	switch {
+	case s.body.from > 0 && !s.checked && s.body.tag != s.tag:
+		return &rangeError{want, "a part of another version, or of none that it names"}
 	case s.body.from == s.offset:
 	case s.checked:
 		s.offset = 0
@@ -160,7 +155,7 @@ func (s *stream) skip() error {
 	again := sha256.New()
 	buf := make([]byte, 64<<10)
 	for left := s.offset; left > 0; {
-		n, err := s.watch.read(s.body, buf[:min(int64(len(buf)), left)])
+		n, err := s.body.Read(buf[:min(int64(len(buf)), left)])
 		again.Write(buf[:n])
 		if left -= int64(n); err == io.EOF && left > 0 {
 			return io.ErrUnexpectedEOF
@@ -180,10 +175,11 @@ func (s *stream) broke(err error, opening bool) {
 	var refused *transport.Error
 	var length *lengthError
 	var ranged *rangeError
-	final := opening && s.opens == 0 && !transient(err)
+	var asked *url.Error // what it tells was tried as often as it may help, by [patience]
+	final := opening && (s.opens == 0 && !transient(err) || errors.As(err, &asked))
 	switch {
 	case errors.As(err, &refused):
-		final = !s.expired(refused)
+		final = !s.expired(err, refused)
 	case errors.As(err, &ranged):
 		final = s.whole
 	case errors.As(err, &length), err == errChanged, s.src.path != "":
@@ -198,7 +194,7 @@ func (s *stream) broke(err error, opening bool) {
 	}
 	s.high = max(s.high, s.offset)
 	s.stuck++
-	if err == errStalled || refused != nil {
+	if refused != nil || isTimeout(err) {
 		s.stuck++ // these take long, or seldom mend
 	}
 	switch {
@@ -219,8 +215,9 @@ func (s *stream) broke(err error, opening bool) {
 
 // expired tells whether the one who refused is a storage that the source sent us to, by
 // a URL that is good for a while only. The source gives a new one.
-func (s *stream) expired(refused *transport.Error) bool {
-	return refused.StatusCode == http.StatusForbidden && refused.Request != nil && refused.Request.URL.String() != s.src.url
+func (s *stream) expired(err error, refused *transport.Error) bool {
+	var login *tokenError
+	return !errors.As(err, &login) && refused.StatusCode == http.StatusForbidden && refused.Request != nil && refused.Request.URL.String() != s.src.url
 }
 
 // Close may be called more than once.
@@ -230,47 +227,10 @@ func (s *stream) Close() error {
 	}
 	err := s.body.Close()
 	s.body = nil
-	s.watch.stop()
 	return err
 }
 
 // transient tells errors of a moment from those that stay, like an unknown host.
 func transient(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || isReset(err)
-}
-
-// watchdog ends a connection that brings nothing. The first bytes may take as long as all
-// tries and waits for an answer do, and a disk its time too: only reading is watched.
-type watchdog struct {
-	after   time.Duration
-	timer   *time.Timer
-	cancel  context.CancelFunc
-	stalled atomic.Bool
-}
-
-// newWatchdog also gives the context of the connection.
-func newWatchdog(ctx context.Context, after time.Duration) (context.Context, *watchdog) {
-	ctx, cancel := context.WithCancel(ctx)
-	return ctx, &watchdog{after: after, cancel: cancel}
-}
-
-func (w *watchdog) read(r io.Reader, p []byte) (int, error) {
-	if w.timer == nil {
-		w.timer = time.AfterFunc(w.after, func() { w.stalled.Store(true); w.cancel() })
-	} else {
-		w.timer.Reset(w.after)
-	}
-	n, err := r.Read(p)
-	w.timer.Stop()
-	if err != nil && err != io.EOF && w.stalled.Load() {
-		err = errStalled
-	}
-	return n, err
-}
-
-func (w *watchdog) stop() {
-	if w.timer != nil {
-		w.timer.Stop()
-	}
-	w.cancel()
 }

@@ -1,16 +1,19 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,29 +26,43 @@ const maxRedirects = 10
 type hosts struct {
 	shared *http.Transport // for those without
 	certs  []string        // see certsDirs
+	idle   time.Duration   // a body that brings too little for so long is cut
 	pace   *pace           // of all bodies; nil for no limit
+	secure []string        // hosts that a mirror's URL says to speak TLS
 
 	mu  sync.Mutex
 	own map[string]*http.Transport
 }
 
-func newHosts(o *Options) *hosts {
+func newHosts(o *Options, mirrors map[string]*url.URL) (*hosts, error) {
+	if err := checkProxies(); err != nil {
+		return nil, err
+	}
 	h := &hosts{
-		certs: o.certs, own: map[string]*http.Transport{},
+		certs: o.certs, own: map[string]*http.Transport{}, idle: o.idle,
 		shared: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			ForceAttemptHTTP2:     true,
-			MaxIdleConnsPerHost:   o.Jobs,
-			IdleConnTimeout:       90 * time.Second,
-			TLSHandshakeTimeout:   15 * time.Second,
-			ResponseHeaderTimeout: o.idle,
+			Proxy:                  http.ProxyFromEnvironment,
+			OnProxyConnectResponse: connected,
+			DialContext:            (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    o.Jobs,
+			IdleConnTimeout:        90 * time.Second,
+			TLSHandshakeTimeout:    15 * time.Second,
+			ResponseHeaderTimeout:  o.idle,
+			// All requests to a host share one connection of HTTP/2. One that is dead must be
+			// known as such before a transfer is opened again, or it is opened there.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: o.idle / 2, PingTimeout: o.idle / 4},
 		},
 	}
 	if o.LimitRate > 0 {
 		h.pace = &pace{rate: o.LimitRate}
 	}
-	return h
+	for _, u := range mirrors {
+		if u.Scheme == "https" {
+			h.secure = append(h.secure, u.Host)
+		}
+	}
+	return h, nil
 }
 
 // transport gives the host's.
@@ -68,41 +85,75 @@ func (h *hosts) transport(host string) (*http.Transport, error) {
 	return t, nil
 }
 
+// hostError is the failure of a host, and what is known of how it was asked.
+type hostError struct {
+	host   string
+	certs  string // the folder that counts for its certificates, there or not; empty if unknown
+	mirror bool   // a mirror's URL says that it speaks TLS
+	error
+}
+
+func (e *hostError) Unwrap() error   { return e.error }
+func (e *hostError) Timeout() bool   { return isTimeout(e.error) }
+func (e *hostError) Temporary() bool { return false }
+
 func (h *hosts) RoundTrip(req *http.Request) (*http.Response, error) {
+	host := req.URL.Host
+	resp, err := h.roundTrip(req)
+	if err != nil {
+		return nil, &hostError{host, certsFolder(h.certs, host), slices.Contains(h.secure, host), err}
+	}
+	return resp, nil
+}
+
+// certsFolder is where a host's certificates are, or may be put.
+func certsFolder(dirs []string, host string) string {
+	for _, dir := range dirs {
+		for _, name := range []string{host, hostName(host)} {
+			folder := filepath.Join(dir, name)
+			if _, err := os.Stat(folder); err == nil {
+				return folder
+			}
+		}
+	}
+	return filepath.Join("/etc/docker/certs.d", hostName(host))
+}
+
+func (h *hosts) roundTrip(req *http.Request) (*http.Response, error) {
 	t, err := h.transport(req.URL.Host)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := t.RoundTrip(req)
-	if err == nil && h.pace != nil {
-		resp.Body = &pacedBody{ReadCloser: resp.Body, ctx: req.Context(), pace: h.pace}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	resp, err := t.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		cancel(nil)
+		return nil, err
 	}
-	return resp, err
-}
-
-// pacedBody is a body that is read no faster than its pace.
-type pacedBody struct {
-	io.ReadCloser
-	ctx  context.Context
-	pace *pace
-}
-
-func (b *pacedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.pace.piece())])
-	if n == 0 {
-		return n, err
-	}
-	if wait := b.pace.take(time.Now(), n); wait > 0 {
-		if err := sleep(b.ctx, wait); err != nil {
-			return n, err
+	if resp.StatusCode == http.StatusProxyAuthRequired { // the answer of a proxy on plain http
+		if proxy, err := t.Proxy(req); err == nil && proxy != nil {
+			resp.Body.Close()
+			cancel(nil)
+			return nil, &proxyError{proxy.Host, req.URL.Scheme, resp.StatusCode}
 		}
 	}
-	return n, err
+	resp.Body = &wireBody{ReadCloser: resp.Body, host: req.URL.Host, ctx: ctx, cancel: cancel, idle: h.idle, pace: h.pace}
+	return resp, nil
 }
 
 // checkRedirect bounds redirects, and keeps a registry's credentials from the storage it
 // redirects to, which may be another port of the same machine.
 func checkRedirect(req *http.Request, via []*http.Request) error {
+	if err := mayRedirect(req, via); err != nil {
+		return redirectError{err}
+	}
+	return nil
+}
+
+// redirectError is about who redirects, not about where to.
+type redirectError struct{ error }
+
+func mayRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("stopped after %d redirects", maxRedirects)
 	}
@@ -145,23 +196,34 @@ func isLoopback(host string) bool {
 }
 
 // connectionAdvice is what an error of a connection means, and what the user can do;
-// empty if that is unknown.
-func connectionAdvice(err error, host string) string {
+// empty if that is unknown. Its role is what it is to the registry, if it is another.
+func connectionAdvice(err error, host, role string) string {
+	at := &hostError{}
+	errors.As(err, &at)
+	certs := cmp.Or(at.certs, "/etc/docker/certs.d/"+host)
+	var proxy *proxyError
 	var unknown x509.UnknownAuthorityError
 	var record tls.RecordHeaderError
 	var op *net.OpError
-	var dns *net.DNSError
 	switch {
+	case errors.As(err, &proxy):
+		return proxy.advice()
 	case errors.As(err, &unknown):
-		return fmt.Sprintf("has a certificate of an unknown authority: put that authority's into /etc/docker/certs.d/%s/ca.crt", host)
+		return fmt.Sprintf("has a certificate of an unknown authority: put that authority's into %s/ca.crt", certs)
 	// A TLS alert, which HTTP/2 does not always hand on.
 	case errors.As(err, &op) && op.Op == "remote error", strings.Contains(err.Error(), "http2: client conn could not be established"):
-		return fmt.Sprintf("refuses the TLS connection: if it wants one, a client certificate goes into /etc/docker/certs.d/%s/ as client.cert and client.key", host)
-	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Sprintf("refuses the TLS connection: if it wants one, a client certificate goes into %s/ as client.cert and client.key", certs)
+	case errors.As(err, &record) && role != "":
+		return "does not speak TLS: the registry must be set to send to its http:// URL, or it to speak TLS"
+	case errors.As(err, &record) && at.mirror:
+		return "does not speak TLS: if that is meant, write http:// in --mirror"
+	case errors.As(err, &record):
 		return fmt.Sprintf("does not speak TLS: if that is meant, say so with --plain-http %s", host)
 	case errors.As(err, &op) && op.Op == "proxyconnect":
 		return "cannot be reached, for the proxy cannot: check HTTPS_PROXY and HTTP_PROXY, and NO_PROXY for hosts that need none"
-	case errors.As(err, &dns), errors.As(err, &op) && op.Op == "dial":
+	case isUnreachable(err) && role != "":
+		return "cannot be reached: check the network and that name, or send the registry's traffic elsewhere with --mirror"
+	case isUnreachable(err):
 		return "cannot be reached: check the network, or send its traffic elsewhere with --mirror"
 	}
 	return ""

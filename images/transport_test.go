@@ -103,7 +103,7 @@ func TestRedirectsAreBounded(t *testing.T) {
 			req, _ = http.NewRequest(method, srv.URL+path, strings.NewReader("refresh_token=s3cret"))
 		}
 		req.Header.Set("Authorization", "Basic s3cret")
-		_, err = getSmall(c.http, req, 100, time.Second)
+		_, err = getSmall(c.http, req, 100)
 		return err
 	}
 	if err := ask("GET", "/10"); err != nil {
@@ -146,8 +146,8 @@ func TestIsBroken(t *testing.T) {
 	}
 }
 
-// TestGoAway: an HTTP/2 server that says it has had enough is asked again.
-func TestGoAway(t *testing.T) {
+// TestBrokenStream: a stream of HTTP/2 that the server ends is asked for again.
+func TestBrokenStream(t *testing.T) {
 	ours := newAuthority(t)
 	cert, key := ours.pair(t, "client")
 	l, host := tlsLab(t, ours)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -23,24 +24,27 @@ func certsDirs() []string {
 
 // hostTrust reads a host's folder of certificates; nil if it has none. Every *.crt is a
 // CA beside the machine's own, every NAME.cert a client certificate with its NAME.key.
+// The folder may also be called as [hostName] does.
 func hostTrust(dirs []string, host string) (*tls.Config, error) {
 	if host == "" || strings.ContainsAny(host, `/\`) || strings.HasPrefix(host, ".") {
 		return nil, nil
 	}
 	for _, dir := range dirs {
-		dir = filepath.Join(dir, host)
-		entries, err := os.ReadDir(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		for _, name := range []string{host, hostName(host)} {
+			folder := filepath.Join(dir, name)
+			entries, err := os.ReadDir(folder)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			var config *tls.Config
+			if err == nil {
+				config, err = readTrust(folder, entries)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("reading certificates for %s: %w", hostName(host), err)
+			}
+			return config, nil
 		}
-		if err != nil {
-			return nil, fmt.Errorf("reading certificates for %s: %w", host, err)
-		}
-		config, err := readTrust(dir, entries)
-		if err != nil {
-			return nil, fmt.Errorf("reading certificates for %s: %w", host, err)
-		}
-		return config, nil
 	}
 	return nil, nil
 }
@@ -64,12 +68,24 @@ func readTrust(dir string, entries []fs.DirEntry) (*tls.Config, error) {
 				return nil, fmt.Errorf("%s holds no certificate", file)
 			}
 		case ".cert":
-			pair, err := tls.LoadX509KeyPair(file, strings.TrimSuffix(file, ".cert")+".key")
+			key := strings.TrimSuffix(file, ".cert") + ".key"
+			if !hasFile(entries, key) {
+				return nil, fmt.Errorf("client certificate %s has no key: put it into %s (or is it an authority's, whose name ends in .crt?)", file, key)
+			}
+			pair, err := tls.LoadX509KeyPair(file, key)
 			if err != nil {
 				return nil, fmt.Errorf("client certificate %s: %w", file, err)
 			}
 			config.Certificates = append(config.Certificates, pair)
+		case ".key":
+			if cert := strings.TrimSuffix(file, ".key") + ".cert"; !hasFile(entries, cert) {
+				return nil, fmt.Errorf("key %s has no client certificate: put it into %s", file, cert)
+			}
 		}
 	}
 	return config, nil
+}
+
+func hasFile(entries []fs.DirEntry, file string) bool {
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == filepath.Base(file) })
 }

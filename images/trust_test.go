@@ -122,10 +122,11 @@ func TestCertificatesOfHost(t *testing.T) {
 	}{
 		"all":              {map[string][]byte{"ca.crt": ours.pem(), "client.cert": cert, "client.key": key, "README": nil}, ""},
 		"two authorities":  {map[string][]byte{"a.crt": other.pem(), "b.crt": ours.pem(), "client.cert": cert, "client.key": key}, ""},
-		"no authority":     {map[string][]byte{"client.cert": cert, "client.key": key}, "unknown authority: put that authority's into /etc/docker/certs.d/" + host + "/ca.crt"},
+		"no authority":     {map[string][]byte{"client.cert": cert, "client.key": key}, "/" + host + "/ca.crt: "},
 		"another":          {map[string][]byte{"ca.crt": other.pem()}, "unknown authority"},
-		"no client":        {map[string][]byte{"ca.crt": ours.pem()}, "client certificate goes into /etc/docker/certs.d/" + host},
-		"no key":           {map[string][]byte{"ca.crt": ours.pem(), "client.cert": cert}, "client.key: no such file"},
+		"no client":        {map[string][]byte{"ca.crt": ours.pem()}, "/" + host + "/ as client.cert and client.key"},
+		"no key":           {map[string][]byte{"ca.crt": ours.pem(), "client.cert": cert}, "client.key (or is it an authority's"},
+		"key alone":        {map[string][]byte{"ca.crt": ours.pem(), "client.key": key}, "client.key has no client certificate: put it into "},
 		"empty":            {map[string][]byte{"ca.crt": nil}, "ca.crt holds no certificate"},
 		"key of something": {map[string][]byte{"ca.crt": ours.pem(), "client.cert": cert, "client.key": []byte("key")}, "client.cert"},
 	} {
@@ -184,12 +185,29 @@ func TestHostTrustStaysInItsFolder(t *testing.T) {
 	}
 }
 
+// TestTrustOfOtherNames: a host's folder may be called as users call the host.
+func TestTrustOfOtherNames(t *testing.T) {
+	ours := newAuthority(t)
+	for host, folder := range map[string]string{"index.docker.io": "docker.io", "docker.io": "docker.io", "REG:5000": "reg:5000"} {
+		for _, name := range []string{host, folder} {
+			dir := t.TempDir()
+			writeFiles(t, filepath.Join(dir, name), map[string][]byte{"ca.crt": ours.pem()})
+			if config, err := hostTrust([]string{t.TempDir(), dir}, host); err != nil || config == nil {
+				t.Errorf("folder %s, host %s: got %v, %v", name, host, config, err)
+			}
+			if config, err := hostTrust([]string{dir}, "quay.io"); err != nil || config != nil {
+				t.Errorf("folder %s counts for quay.io: %v, %v", name, config, err)
+			}
+		}
+	}
+}
+
 // TestPlainHTTP: http only where it is said, or on this machine.
 func TestPlainHTTP(t *testing.T) {
 	dir := t.TempDir()
 	writeFiles(t, filepath.Join(dir, "localhost:5001"), nil)
-	c, err := newClient(&Options{PlainHTTP: []string{"plain.test", "10.0.0.7:5000"}, certs: []string{dir},
-		Mirrors: map[string]string{"a.test": "http://a.mirror", "b.test": "https://10.0.0.1:5000/p+q"}})
+	c, err := newClient(&Options{PlainHTTP: []string{"Plain.test", "10.0.0.7:5000", "c.mirror"}, certs: []string{dir},
+		Mirrors: map[string]string{"a.test": "http://a.mirror", "b.test": "https://10.0.0.1:5000/p+q", "c.test": "https://c.mirror"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,6 +218,7 @@ func TestPlainHTTP(t *testing.T) {
 		"localhost:5001/x:1": "https://localhost:5001/v2/x/", "127.0.0.2:1/x:1": "http://127.0.0.2:1/v2/x/", "[::1]:5000/x:1": "http://[::1]:5000/v2/x/",
 		"[2001:db8::7]:5000/x:1": "https://[2001:db8::7]:5000/v2/x/",
 		"a.test/x:1":             "http://a.mirror/v2/x/", "b.test/x:1": "https://10.0.0.1:5000/v2/p%2Bq/x/",
+		"c.test/x:1": "http://c.mirror/v2/x/",
 	} {
 		r, err := c.repository(ref)
 		if err != nil {
@@ -221,8 +240,8 @@ func TestPlainHTTPHint(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = c.resolveImages(context.Background(), []Wanted{{Reference: "plain.test/a:1"}}, "amd64")
-	if err == nil || !strings.Contains(err.Error(), "--plain-http "+host) {
-		t.Errorf("got %v, want the flag", err)
+	if err == nil || !strings.Contains(err.Error(), "write http:// in --mirror") {
+		t.Errorf("got %v, want what to write", err)
 	}
 }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -89,7 +91,10 @@ func (p *project) bake(ctx context.Context, e *env, l *bundle.Lock, tar, raw str
 
 // firstBoot gives the initramfs that carries the first-boot configuration.
 func (p *project) firstBoot(l *bundle.Lock, tar string) ([]byte, error) {
-	b, err := bundle.Open(tar)
+	b, err := openBundle(tar)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", err, bundle.ErrIncomplete) // what comes before it has failed, or was left out
+	}
 	if err != nil {
 		return nil, hintRemake(err, "atoll bundle -f %s", p.file)
 	}

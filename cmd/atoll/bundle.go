@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"text/tabwriter"
 
@@ -136,16 +138,30 @@ func newBundleVerifyCommand(e *env) *cobra.Command {
 	}
 }
 
-func runBundleVerify(ctx context.Context, e *env, path string) error {
+// openBundle opens a bundle, and tells one that is damaged from one that is not there or
+// was cut short.
+func openBundle(path string) (*bundle.Bundle, error) {
 	b, err := bundle.Open(path)
+	var system *fs.PathError
+	if err != nil && !errors.Is(err, bundle.ErrIncomplete) && !errors.As(err, &system) {
+		err = damagedError{err}
+	}
+	return b, err
+}
+
+// remakeBundle is what to do about a bundle that is not whole.
+const remakeBundle = `fetch it again, or make it anew with "atoll mirror" and "atoll bundle"`
+
+func runBundleVerify(ctx context.Context, e *env, path string) error {
+	b, err := openBundle(path)
 	if err != nil {
-		return err
+		return hintRemake(err, remakeBundle)
 	}
 	defer b.Close()
 	step := e.progress("verify")
 	err = b.Verify(ctx, step.set)
 	step.end(err, "%s is whole", path)
-	return hintRemake(err, `fetch it again, or make it anew with "atoll mirror" and "atoll bundle"`)
+	return hintRemake(err, remakeBundle)
 }
 
 func newBundleInspectCommand(e *env) *cobra.Command {
@@ -162,9 +178,9 @@ func newBundleInspectCommand(e *env) *cobra.Command {
 }
 
 func runBundleInspect(e *env, path string, asJSON bool) error {
-	b, err := bundle.Open(path)
+	b, err := openBundle(path)
 	if err != nil {
-		return err
+		return hintRemake(err, remakeBundle)
 	}
 	defer b.Close()
 	if asJSON {

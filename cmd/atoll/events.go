@@ -15,6 +15,10 @@ const eventsHelp = `
 With --json, stdout gets one JSON object per line. What it is says "event"; fields may be
 added in later versions, and none is renamed. Sizes are bytes.
 
+  reading   done, total: images whose manifests were read, or could not be; then those
+            with manifests for other platforms, if any
+  checking  done, total: bytes of which is known whether the store has them; this and
+            reading at most once a second and at their end, before start
   start     bytes, blobs: what the store lacks; hosts: an array of host, blobs, bytes
   progress  done, total: of all; moving: an array of name, digest, host, done, total;
             at most one a second
@@ -56,6 +60,19 @@ func (e *events) write(event any) {
 	if err := e.enc.Encode(event); err != nil && e.err == nil {
 		e.err = fmt.Errorf("writing events: %w", err)
 	}
+}
+
+// before writes how far is what comes before the start.
+func (e *events) before(event string, now time.Time, done, total int64) {
+	if e == nil || done < total && now.Sub(e.told) < eventsEvery {
+		return
+	}
+	e.told = now
+	e.write(struct {
+		Event string `json:"event"`
+		Done  int64  `json:"done"`
+		Total int64  `json:"total"`
+	}{event, done, total})
 }
 
 // progress writes what is new.

@@ -19,6 +19,11 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// damagedError is a bundle that cannot be read at all, or a file that is none: exit code 4.
+type damagedError struct{ error }
+
+func (e damagedError) Unwrap() error { return e.error }
+
 // hintError adds to an error what the user can do about it.
 type hintError struct {
 	error
@@ -37,7 +42,8 @@ func withHint(err error, format string, args ...any) error {
 // hintRemake adds what makes anew what is missing or damaged, if that is the error.
 func hintRemake(err error, format string, args ...any) error {
 	var corrupt *bundle.CorruptError
-	if errors.Is(err, bundle.ErrIncomplete) || errors.Is(err, fs.ErrNotExist) || errors.As(err, &corrupt) {
+	var damaged damagedError
+	if errors.Is(err, bundle.ErrIncomplete) || errors.Is(err, fs.ErrNotExist) || errors.As(err, &corrupt) || errors.As(err, &damaged) {
 		return withHint(err, format, args...)
 	}
 	return err
@@ -48,6 +54,7 @@ func hintRemake(err error, format string, args ...any) error {
 func exitCode(err error) int {
 	var usage usageError
 	var corrupt *bundle.CorruptError
+	var damaged damagedError
 	switch {
 	case err == nil:
 		return 0
@@ -57,7 +64,7 @@ func exitCode(err error) int {
 		return 2
 	case errors.Is(err, bundle.ErrStale):
 		return 3
-	case errors.As(err, &corrupt):
+	case errors.As(err, &corrupt), errors.As(err, &damaged):
 		return 4
 	case errors.Is(err, bundle.ErrIncomplete):
 		return 5

@@ -57,8 +57,9 @@ func runImages(ctx context.Context, e *env, o imagesOptions) error {
 		return err
 	}
 	for _, d := range found.Doubts {
-		e.say("atoll: warning: %s", d)
+		e.say("atoll: warning: %s", doubtText(d))
 	}
+	e.warnOfFloating(found)
 	if o.json {
 		enc := json.NewEncoder(e.stdout)
 		enc.SetIndent("", "  ")
@@ -75,6 +76,25 @@ func runImages(ctx context.Context, e *env, o imagesOptions) error {
 		}
 	}
 	return w.Flush()
+}
+
+// doubtText says also why a reference is none, where that is what is wrong with it.
+func doubtText(d manifest.Doubt) string {
+	if _, err := bundle.CanonicalReference(d.Text); err != nil {
+		return fmt.Sprintf("%s: %v", d, errors.Unwrap(err))
+	}
+	return d.String()
+}
+
+// warnOfFloating tells of each image that is asked for by no version: what it is, every
+// lock finds out anew. That it was written without any tag is no other case.
+func (e *env) warnOfFloating(found *manifest.Findings) {
+	for _, im := range found.Images {
+		_, _, tag, digest, err := bundle.SplitReference(im.Reference)
+		if err == nil && tag == "latest" && digest == "" && im.Omitted == "" {
+			e.say("atoll: warning: %s: the tag floats: each \"atoll lock\" may find another image; name a version", im.Reference)
+		}
+	}
 }
 
 // find gives the images of the definition's stack, or of other manifests.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,8 +20,8 @@ import (
 
 // remoteOptions are the flags of the commands that dial out.
 type remoteOptions struct {
-	mirrors   map[string]string
-	plainHTTP []string
+	mirrors   mirrorFlag
+	plainHTTP hostsFlag
 	limitRate byteRate
 	verify    bool
 	sourceOptions
@@ -38,8 +39,8 @@ func (o *sourceOptions) addFlags(f *pflag.FlagSet) {
 }
 
 func (o *remoteOptions) addFlags(f *pflag.FlagSet) {
-	f.StringToStringVar(&o.mirrors, "mirror", nil, "send a registry's traffic elsewhere: `HOST=URL`, may be repeated")
-	f.StringSliceVar(&o.plainHTTP, "plain-http", nil, "ask the registry `HOST` by http, without TLS; may be repeated")
+	f.Var(&o.mirrors, "mirror", "send the traffic of a registry, or of a host of sources or of the k3s release, elsewhere: `HOST=URL`, may be repeated")
+	f.Var(&o.plainHTTP, "plain-http", "ask the registry `HOST` by http, without TLS; may be repeated")
 	f.Var(&o.limitRate, "limit-rate", "transfer no more than `RATE` bytes a second in all, with K, M or G after the number if need be")
 	o.sourceOptions.addFlags(f)
 }
@@ -48,6 +49,7 @@ func (o *remoteOptions) options(e *env) *images.Options {
 	return &images.Options{
 		Mirrors: o.mirrors, PlainHTTP: o.plainHTTP, LimitRate: int64(o.limitRate),
 		Sources: o.sources, AllowModified: o.allowModified, Verify: o.verify, Log: e.log,
+		Keychain: e.keychain,
 	}
 }
 
@@ -131,8 +133,26 @@ func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) (*bundle
 	if err != nil {
 		return nil, err
 	}
+	e.warnOfFloating(p.found)
+	var names []string
+	for _, w := range wanted {
+		names = append(names, cmp.Or(w.From, w.Reference))
+	}
+	p.warnOfNeedless(e, opts, names)
+	s, err := p.store()
+	if err != nil {
+		return nil, err
+	}
 	step := e.progress("lock")
-	l, err := images.Resolve(ctx, p.def, wanted, bundle.DigestOf(p.planJSON), disk.Packages(p.def.Base.Packages), opts)
+	hosts, err := images.ResolveBudget(ctx, p.def, wanted, opts)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hosts {
+		e.say("lock: %s", h)
+	}
+	opts.Reading = step.reading
+	l, err := images.Resolve(ctx, p.def, wanted, bundle.DigestOf(p.planJSON), disk.Packages(p.def.Base.Packages), s, opts)
 	if err != nil {
 		step.end(err, "")
 		return nil, err
@@ -171,9 +191,21 @@ func (p *project) fetchSources(ctx context.Context, e *env, opts *images.Options
 		before = l.Sources
 	}
 	step := e.progress("sources")
+	if err := e.saySources(ctx, p.stack.Sources, before, s, opts); err != nil {
+		return nil, err
+	}
 	locked, err := images.FetchSources(ctx, p.def, p.stack.Sources, before, s, opts)
 	step.end(err, "%d", len(locked))
 	return locked, err
+}
+
+// saySources tells what hosts will be asked for sources.
+func (e *env) saySources(ctx context.Context, sources []bundle.Source, locked []bundle.LockedSource, s *bundle.Store, opts *images.Options) error {
+	hosts, err := images.SourceBudget(ctx, sources, locked, s, opts)
+	for _, h := range hosts {
+		e.say("sources: %s", h)
+	}
+	return err
 }
 
 // hintSource says what to do about what no source has.
@@ -189,7 +221,7 @@ func hintSource(err error) error {
 func (p *project) wanted() ([]images.Wanted, error) {
 	var errs []error
 	for _, d := range p.found.Doubts {
-		errs = append(errs, errors.New(d.String()))
+		errs = append(errs, errors.New(doubtText(d)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, withHint(err, "waive it in the stack, or write a rule for it")

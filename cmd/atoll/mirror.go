@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -71,11 +72,19 @@ func (p *project) mirrorSources(ctx context.Context, e *env, l *bundle.Lock, o r
 	if err := images.CheckSources(opts, p.stack.Sources); err != nil {
 		return usageError{err}
 	}
+	var names []string
+	for _, im := range l.Images {
+		names = append(names, cmp.Or(im.From, im.Reference))
+	}
+	p.warnOfNeedless(e, opts, names)
 	if len(l.Sources) == 0 {
 		return nil
 	}
 	s, err := p.store()
 	if err != nil {
+		return err
+	}
+	if err := e.saySources(ctx, p.stack.Sources, l.Sources, s, opts); err != nil {
 		return err
 	}
 	return e.explainIncomplete(images.MirrorSources(ctx, p.stack.Sources, l, s, opts))
@@ -90,12 +99,20 @@ func (p *project) mirror(ctx context.Context, e *env, l *bundle.Lock, o remoteOp
 	s.Log = e.log
 	step := e.progress("mirror")
 	opts := o.options(e)
-	hosts, err := images.Budget(ctx, l, s, opts)
+	hosts, err := images.Budget(ctx, p.def, l, s, opts)
 	if err != nil {
 		return err
 	}
 	for _, h := range hosts {
 		e.say("mirror: %s", h)
+	}
+	opts.Reading = func(done, total int) {
+		ev.before("reading", time.Now(), int64(done), int64(total))
+		step.reading(done, total)
+	}
+	opts.Checking = func(done, total int64) {
+		ev.before("checking", time.Now(), done, total)
+		step.named("checking the store", done, total)
 	}
 	told := false
 	opts.Progress = func(pr images.Progress) {

@@ -147,7 +147,27 @@ func (p *project) checkLock(ctx context.Context, l *bundle.Lock) error {
 		return withHint(fmt.Errorf("%s: %w: made from other manifests of stack %q (%s, now %s)", p.lockFile, bundle.ErrStale, p.def.Stack, l.Manifests, now),
 			"atoll lock -f %s", p.file)
 	}
-	return nil
+	return p.checkImages(l)
+}
+
+// checkImages refuses a lock that lacks images of the stack: somebody edited it. All that
+// follows would be whole by the lock, and end in a node that waits for ever.
+func (p *project) checkImages(l *bundle.Lock) error {
+	locked := map[string]bool{}
+	for _, im := range l.Images {
+		locked[im.Reference] = true
+	}
+	var lacks []string
+	for _, im := range p.found.Images {
+		if im.Omitted == "" && !locked[im.Reference] {
+			lacks = append(lacks, im.Reference)
+		}
+	}
+	if len(lacks) == 0 {
+		return nil
+	}
+	return withHint(fmt.Errorf("%s: %w: lacks %d of the images that the stack needs, like %s", p.lockFile, bundle.ErrStale, len(lacks), lacks[0]),
+		"atoll lock -f %s", p.file)
 }
 
 // output is where a result goes: what the user said, else its place in build/,

@@ -35,6 +35,7 @@ that installs all of it on its first boot with no network at all.
 	cmd.SetOut(e.stdout)
 	cmd.SetErr(e.stderr)
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		err = withoutValue(err)
 		return usageError{withHint(err, "%s --help", c.CommandPath())}
 	})
 	cmd.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log what is done, to stderr")

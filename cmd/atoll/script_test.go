@@ -31,7 +31,8 @@ func TestWorld(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"registry": cmdRegistry, "exits": cmdExits, "expand": cmdExpand, "flip": cmdFlip, "cut": cmdCut,
-			"tmpfs": cmdTmpfs, "noleft": cmdNoLeft, "events": cmdEvents,
+			"tmpfs": cmdTmpfs, "noleft": cmdNoLeft, "events": cmdEvents, "terminal": cmdTerminal,
+			"lab": cmdLab, "interrupts": cmdInterrupts,
 		},
 		Condition: func(cond string) (bool, error) {
 			return cond == "root" && os.Geteuid() == 0, nil

@@ -7,7 +7,9 @@ import (
 	"os"
 	"strings"
 
-	"golang.org/x/term"
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"atoll/images"
 )
 
 // Where text goes. Results go to stdout and nothing else does. Progress,
@@ -17,26 +19,30 @@ import (
 
 // env is what a command needs of the world.
 type env struct {
-	stdout, stderr io.Writer
-	level          *slog.LevelVar
-	log            *slog.Logger
-	terminal       bool
-	command        string // that is running, as it is typed in a shell
+	stdout  io.Writer
+	stderr  *screen
+	level   *slog.LevelVar
+	log     *slog.Logger
+	command string // that is running, as it is typed in a shell
+
+	keychain authn.Keychain // of all that a command does, so that each helper is asked once
 }
 
 func newEnv(stdout, stderr *os.File) *env {
 	level := new(slog.LevelVar)
 	level.Set(slog.LevelWarn)
+	screen := newScreen(stderr)
+	log := slog.New(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: level}))
 	return &env{
-		stdout: stdout, stderr: stderr, level: level,
-		log:      slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})),
-		terminal: term.IsTerminal(int(stderr.Fd())),
+		stdout: stdout, stderr: screen, level: level, log: log,
 		command:  "atoll " + shellWords(os.Args[1:]),
+		keychain: images.NewKeychain(log),
 	}
 }
 
 // tell reports how the command ended. It is the only place that does.
 func (e *env) tell(err error) {
+	e.stderr.clear() // a step that broke off may have left its bar
 	if err == nil {
 		return
 	}

@@ -96,7 +96,7 @@ func TestPace(t *testing.T) {
 
 func TestPlainLine(t *testing.T) {
 	var out bytes.Buffer
-	p := (&env{stderr: &out}).progress("mirror")
+	p := (&env{stderr: &screen{out: &out}}).progress("mirror")
 	if got := p.line(1<<20, 4<<20); got != "mirror: 1.0 MiB of 4.0 MiB" {
 		t.Errorf("at first: %q", got)
 	}
@@ -106,13 +106,26 @@ func TestPlainLine(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	p.set(1, 2)
+	p.reading(0, 105)
 	if out.Len() > 0 {
 		t.Errorf("told at once: %q", out.String())
 	}
-	p.told = p.told.Add(-plainEvery)
-	p.set(2, 2)
-	if !strings.HasPrefix(out.String(), "mirror: 2 B of 2 B") || strings.Count(out.String(), "\n") != 1 {
-		t.Errorf("told %q", out.String())
+	for _, step := range []struct {
+		tell func()
+		want string
+	}{
+		{func() { p.reading(0, 105) }, "mirror: reading manifests: 0 of 105 images\n"},
+		{func() { p.reading(0, 105) }, ""}, // nothing has changed
+		{func() { p.reading(9, 105) }, "mirror: reading manifests: 9 of 105 images\n"},
+		{func() { p.set(9, 2048) }, "mirror: 9 B of 2.0 KiB\n"},
+		{func() { p.named("base system", 2048, 2048) }, "mirror: base system: 2.0 KiB of 2.0 KiB\n"},
+	} {
+		p.told = p.told.Add(-plainEvery)
+		step.tell()
+		if out.String() != step.want {
+			t.Errorf("told %q, want %q", out.String(), step.want)
+		}
+		out.Reset()
 	}
 }
 

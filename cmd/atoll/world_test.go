@@ -31,9 +31,11 @@ import (
 type world struct {
 	registry http.Handler // the images, shared by all scripts
 	node     string       // program for the node, likewise: $NODE
+	lab      lab          // the script's own
 
 	mu   sync.Mutex
 	gone string        // digest that is answered with 404
+	busy bool          // it is manifests that are held, and then refused: come again later
 	hold chan struct{} // if set, a blob stops half-way until it is closed
 	held chan struct{} // closed when that has happened
 }
@@ -66,10 +68,12 @@ func (w *world) setup(e *testscript.Env) error {
 	e.Defer(w.release)
 	e.Values[worldKey{}] = w
 	e.Setenv("NODE", w.node)
-	mirrors := make([]string, 0, 3)
+	w.lab = newLab(e)
+	mirrors := make([]string, 0, 4)
 	for _, host := range []string{"docker.io", "ghcr.io", "quay.io"} {
 		mirrors = append(mirrors, host+"="+server.URL+"/"+host)
 	}
+	mirrors = append(mirrors, "lab.test="+w.lab.URL())
 	e.Setenv("MIRRORS", strings.Join(mirrors, ","))
 	atoll, err := exec.LookPath("atoll")
 	if err != nil {
@@ -87,12 +91,17 @@ func (w *world) setup(e *testscript.Env) error {
 
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
-	gone, hold, held := w.gone, w.hold, w.held
+	gone, busy, hold, held := w.gone, w.busy, w.hold, w.held
 	w.mu.Unlock()
 	switch {
 	case gone != "" && path.Base(r.URL.Path) == gone:
 		http.Error(rw, `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`, http.StatusNotFound)
-	case hold != nil && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/"):
+	case busy && hold != nil && strings.Contains(r.URL.Path, "/manifests/"):
+		w.once(held)
+		<-hold
+		rw.Header().Set("Retry-After", "1")
+		http.Error(rw, `{"errors":[{"code":"TOOMANYREQUESTS"}]}`, http.StatusTooManyRequests)
+	case !busy && hold != nil && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/"):
 		whole := httptest.NewRecorder()
 		w.registry.ServeHTTP(whole, r)
 		body := whole.Body.Bytes()
@@ -127,8 +136,8 @@ func (w *world) release() {
 	}
 }
 
-// cmdRegistry is the script command "registry gone DIGEST", "registry hold",
-// "registry held" (wait for it) or "registry release".
+// cmdRegistry is the script command "registry gone DIGEST", "registry hold" or "registry
+// busy" (see [world]), "registry held" (wait for it) or "registry release".
 func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	w := ts.Value(worldKey{}).(*world)
 	switch strings.Join(args[:1], "") {
@@ -136,8 +145,9 @@ func cmdRegistry(ts *testscript.TestScript, _ bool, args []string) {
 		w.mu.Lock()
 		w.gone = args[1]
 		w.mu.Unlock()
-	case "hold":
+	case "hold", "busy":
 		w.mu.Lock()
+		w.busy = args[0] == "busy"
 		w.hold, w.held = make(chan struct{}), make(chan struct{})
 		w.mu.Unlock()
 	case "held":

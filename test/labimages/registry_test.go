@@ -106,7 +106,7 @@ func lock(t *testing.T, registry string, wanted []images.Wanted) (*bundle.Defini
 		bundle.DigestOf([]byte(packages)).Hex+" "+strconv.Itoa(len(packages))+" main/binary-amd64/Packages\n")
 	d.K3s.Release = dir
 	d.Base.Sources = []string{"deb [trusted=yes] file:" + dir + " bookworm main"}
-	l, err := images.Resolve(t.Context(), d, wanted, bundle.DigestOf(nil), nil, options(registry))
+	l, err := images.Resolve(t.Context(), d, wanted, bundle.DigestOf(nil), nil, nil, options(registry))
 	if err != nil {
 		t.Fatal(err)
 	}

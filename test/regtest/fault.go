@@ -148,6 +148,9 @@ func Slow(piece int, pause time.Duration) Fault {
 	return func(_ Request, a *Answer) { a.Piece, a.Pause = piece, pause }
 }
 
+// Trickle sends a byte now and then: never silent, and never done.
+var Trickle = Slow(1, 50*time.Millisecond)
+
 // Flip changes a bit in the middle.
 func Flip(_ Request, a *Answer) {
 	if len(a.Body) > 0 {

@@ -94,20 +94,20 @@ func (l *login) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil || resp.StatusCode != http.StatusUnauthorized {
 			return resp, err
 		}
-		offers := challenges(resp.Header)
-		if len(offers) == 0 || try > 1 && !l.outdated(now) || try == maxLogins {
-			return resp, nil
-		}
-		// The refusal must be over before a token is asked for: that may be the same host,
-		// and it may stand no two requests at once.
+		// The refusal must be over before anything is waited for: the token server may be
+		// the same host, and it may stand no two requests at once.
 		said, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal)) // that it was refused is what counts
 		resp.Body.Close()
+		resp.Body = io.NopCloser(bytes.NewReader(said))
+		offers := challenges(resp.Header)
+		if len(offers) == 0 || try == maxLogins || try > 1 && !l.outdated(now) {
+			return resp, nil
+		}
 		again, err := l.renew(req.Context(), now.number, offers)
 		if err != nil {
 			return nil, err
 		}
 		if again.header == "" || again.header == now.header { // nothing better to say
-			resp.Body = io.NopCloser(bytes.NewReader(said))
 			return resp, nil
 		}
 		now = again

@@ -52,8 +52,8 @@ bench-mirror: atoll
 	go build -o build/ ./test/bench ./test/labimages
 	rm -rf build/bench-registry
 	TMPDIR=$(CURDIR)/build build/labimages serve -dir build/bench-registry -- \
-		build/bench mirror $(BENCH) $(ATOLL) {registry}
-	rm -rf build/bench-registry
+		build/bench mirror $(BENCH) $(ATOLL) {registry}; \
+		status=$$?; rm -rf build/bench-registry; exit $$status
 
 clean:
 	rm -rf build test/lab/build test/lab/appliance.lock

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -103,10 +104,42 @@ func explain(err error, what, host string) error {
 }
 
 func (e *explainedError) Error() string {
+	said := printable(e.err.Error())
 	if v := verdict(e.err, e.host); v != "" {
-		return fmt.Sprintf("%s: %s %s: %v", e.what, e.host, v, e.err)
+		return fmt.Sprintf("%s: %s %s: %s", e.what, e.host, v, said)
 	}
-	return fmt.Sprintf("%s at %s: %v", e.what, e.host, e.err)
+	return fmt.Sprintf("%s at %s: %s", e.what, e.host, said)
+}
+
+// toldHost is the host that an error tells of; empty if none.
+func toldHost(err error) string {
+	var told *explainedError
+	var gone *GoneError
+	switch {
+	case errors.As(err, &told):
+		return told.host
+	case errors.As(err, &gone):
+		return gone.Host
+	}
+	return ""
+}
+
+// maxSaid bounds what an error repeats of what a host said, in bytes.
+const maxSaid = 1000
+
+// printable makes a line of what a host may have said, and nothing that a terminal obeys:
+// who wants a login of his own answers with whole pages.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.TrimSpace(s))
+	if len(s) > maxSaid {
+		return strings.ToValidUTF8(s[:maxSaid], "") + "…"
+	}
+	return s
 }
 
 func (e *explainedError) Unwrap() error { return e.err }

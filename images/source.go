@@ -92,7 +92,10 @@ func MirrorSources(ctx context.Context, sources []bundle.Source, l *bundle.Lock,
 		if at < 0 {
 			return fmt.Errorf("source %s of the lock is none of the stack: %w", locked.Name, bundle.ErrStale)
 		}
-		return c.mirror(ctx, sources[at], locked, s)
+		if err := c.mirror(ctx, sources[at], locked, s); err != nil {
+			return &FetchError{Names: []string{"source " + locked.Name}, Host: toldHost(err), Err: err}
+		}
+		return nil
 	})
 	if cause := context.Cause(ctx); cause != nil {
 		return cause

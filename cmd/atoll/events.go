@@ -24,8 +24,8 @@ added in later versions, and none is renamed. Sizes are bytes.
             at most one a second
   blob      name, digest, host, bytes: it is in the store
   failed    name, host, error: an image, file, package or source is incomplete
-  end       ok; done, total; left: what has not come; failed: how many; error, if it is
-            none of those
+  end       ok; done, total; left: what has not come, null if unknown; failed: how many;
+            error, if it is none of those
 `
 
 // eventsEvery is how often progress is written.
@@ -129,10 +129,14 @@ func (e *events) end(err error) error {
 		OK     bool   `json:"ok"`
 		Done   int64  `json:"done"`
 		Total  int64  `json:"total"`
-		Left   int64  `json:"left"`
+		Left   *int64 `json:"left"`
 		Failed int    `json:"failed"`
 		Error  string `json:"error,omitempty"`
-	}{Event: "end", OK: err == nil, Done: e.done, Total: e.total, Left: e.total - e.done}
+	}{Event: "end", OK: err == nil, Done: e.done, Total: e.total}
+	left := e.total - e.done
+	if e.started {
+		end.Left = &left
+	}
 	var incomplete *images.IncompleteError
 	switch {
 	case errors.As(err, &incomplete):
@@ -145,7 +149,10 @@ func (e *events) end(err error) error {
 				Error string `json:"error"`
 			}{"failed", f.name, f.host, f.said})
 		}
-		end.Left, end.Failed = max(end.Left, incomplete.Left), len(failed)
+		if left = max(left, incomplete.Left); incomplete.Left >= 0 {
+			end.Left = &left
+		}
+		end.Failed = len(failed)
 	case err != nil:
 		end.Error = err.Error()
 	}

@@ -18,6 +18,18 @@ type mirrorOptions struct {
 	json bool
 }
 
+// reachHelp documents what the network's settings are taken from.
+const reachHelp = `
+REACH
+  logins     $REGISTRY_AUTH_FILE, docker's config.json ($DOCKER_CONFIG or ~/.docker),
+             podman's auth.json, and their helpers; apt's auth.conf for packages
+  certs      certs.d/HOST below ~/.config/containers, /etc/containers and /etc/docker: *.crt
+             for authorities, NAME.cert and NAME.key for a client; $SSL_CERT_FILE
+  proxies    $HTTPS_PROXY, $HTTP_PROXY, $NO_PROXY; apt's own for packages
+  mirrors    --mirror docker.io=https://HOST/PATH, or http:// for one without TLS
+  plain http registries on this machine without certs, and those of --plain-http
+`
+
 func newMirrorCommand(e *env) *cobra.Command {
 	var o mirrorOptions
 	cmd := &cobra.Command{
@@ -25,20 +37,30 @@ func newMirrorCommand(e *env) *cobra.Command {
 		Short: "Fetch what the lock names into the store",
 		Long: `Mirror fetches every image, file and package of the lock by its digest into the
 store. What is there and whole is not fetched again, so a run that was cut short
-goes on where it was, inside a large blob too. If something cannot be fetched, all else is, and what is
+goes on where it was, inside a large blob too. The stack's sources come first, for they
+say what else there is. If something cannot be fetched, all else is, and what is
 incomplete is told with who said what.
-` + eventsHelp + exitStatus,
+` + reachHelp + eventsHelp + exitStatus,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runMirror(cmd.Context(), e, o) },
 	}
 	o.projectOptions.addFlags(cmd.Flags())
 	o.remoteOptions.addFlags(cmd.Flags())
-	cmd.Flags().BoolVar(&o.verify, "verify", false, "compute every digest in the store once more, and fetch again what is corrupt")
+	cmd.Flags().BoolVar(&o.verify, "verify", false, "compute the digest of all that the lock names and the store has once more, and fetch again what is corrupt")
 	cmd.Flags().BoolVar(&o.json, "json", false, "write events to stdout, one JSON object per line")
 	return cmd
 }
 
 func runMirror(ctx context.Context, e *env, o mirrorOptions) error {
+	var ev *events
+	if o.json {
+		ev = newEvents(e.stdout)
+	}
+	err := mirrorLock(ctx, e, o, ev)
+	return errors.Join(err, ev.end(err))
+}
+
+func mirrorLock(ctx context.Context, e *env, o mirrorOptions, ev *events) error {
 	p, err := o.load()
 	if err != nil {
 		return err
@@ -47,12 +69,7 @@ func runMirror(ctx context.Context, e *env, o mirrorOptions) error {
 	if err != nil {
 		return err
 	}
-	var ev *events
-	if o.json {
-		ev = newEvents(e.stdout)
-	}
-	err = p.mirrorAll(ctx, e, l, o.remoteOptions, ev)
-	return errors.Join(err, ev.end(err))
+	return p.mirrorAll(ctx, e, l, o.remoteOptions, ev)
 }
 
 // mirrorAll fills the store, sources included: the rest is known once they are there.

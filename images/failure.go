@@ -104,7 +104,7 @@ func explain(err error, what, host string) error {
 }
 
 func (e *explainedError) Error() string {
-	said := printable(e.err.Error())
+	said := OneLine(e.err.Error())
 	if v := verdict(e.err, e.host); v != "" {
 		return fmt.Sprintf("%s: %s %s: %s", e.what, e.host, v, said)
 	}
@@ -124,20 +124,20 @@ func toldHost(err error) string {
 	return ""
 }
 
-// maxSaid bounds what an error repeats of what a host said, in bytes.
-const maxSaid = 1000
+// MaxLine bounds what [OneLine] gives, in bytes.
+const MaxLine = 600
 
-// printable makes a line of what a host may have said, and nothing that a terminal obeys:
+// OneLine makes one line of what a host may have said, and nothing that a terminal obeys:
 // who wants a login of his own answers with whole pages.
-func printable(s string) string {
+func OneLine(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
 	}, strings.TrimSpace(s))
-	if len(s) > maxSaid {
-		return strings.ToValidUTF8(s[:maxSaid], "") + "…"
+	if len(s) > MaxLine {
+		return strings.ToValidUTF8(s[:MaxLine], "") + "…"
 	}
 	return s
 }

@@ -41,7 +41,7 @@ type Options struct {
 	// Verify computes the digest of all that the store has once more, instead of
 	// trusting that a file which did not change since then is still right.
 	Verify bool
-	// Jobs is how many requests run at once, and the most to one host. Default 8.
+	// Jobs is the most that one host is asked at once. Default 8.
 	Jobs int
 	// Keychain gives the credentials of a registry. Default: those of docker and
 	// podman, and their credential helpers.

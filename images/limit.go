@@ -34,6 +34,9 @@ type gate struct {
 	look     time.Time // when one may look whether the host is back
 	troubled bool      // tries again, and has had no good answer since
 	told     time.Time // when that was told last
+
+	held bool // it was left alone once for want of requests
+	low  bool // was told to have little left
 }
 
 func newGate(most int, rest time.Duration) *gate {
@@ -135,6 +138,22 @@ func (g *gate) hold(wait time.Duration) bool {
 		g.until = until
 	}
 	return news
+}
+
+// heed minds a quota. It tells whether the host is left alone for it, and whether it is news
+// that little is left: each once. From then on its refusals tell, for some send nonsense
+// with every good answer.
+func (g *gate) heed(q quota) (held, low bool) {
+	held = q.left == 0 && q.reset > 0 && q.reset <= maxWait
+	low = q.limit > 0 && q.left*10 <= q.limit
+	g.mu.Lock()
+	held, low = held && !g.held, low && !g.low
+	g.held, g.low = g.held || held, g.low || low
+	g.mu.Unlock()
+	if held {
+		g.hold(q.reset)
+	}
+	return held, low
 }
 
 // answer notes that the host said something.

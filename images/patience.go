@@ -44,8 +44,6 @@ type patience struct {
 
 	mu    sync.Mutex
 	gates map[string]*gate // by host
-	low   map[string]bool  // hosts that were told to have little left
-	held  map[string]bool  // hosts that were left alone for want of requests
 }
 
 // spareRequest marks the context of requests for what is good to have, as HEAD asks for what
@@ -59,7 +57,7 @@ func (p *patience) gate(host string) *gate {
 	g := p.gates[host]
 	if g == nil {
 		if p.gates == nil {
-			p.gates, p.low, p.held = map[string]*gate{}, map[string]bool{}, map[string]bool{}
+			p.gates = map[string]*gate{}
 		}
 		g = newGate(p.most, restPauses*p.pause)
 		p.gates[host] = g
@@ -170,16 +168,11 @@ func (p *patience) heed(host string, g *gate, h http.Header) {
 	if !ok {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	// Once: from then on its refusals tell. Some send nonsense with every good answer.
-	if q.left == 0 && q.reset > 0 && q.reset <= maxWait && !p.held[host] {
-		p.held[host] = true
-		g.hold(q.reset)
+	held, low := g.heed(q)
+	if held {
 		p.log.Warn("registry has no requests left for now", "host", host, "wait", q.reset.Round(time.Second))
 	}
-	if q.limit > 0 && q.left*10 <= q.limit && !p.low[host] {
-		p.low[host] = true
+	if low {
 		p.log.Warn("registry will soon answer no more requests: log in for a larger allowance", "host", host, "left", q.left, "of", q.limit)
 	}
 }

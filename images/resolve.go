@@ -19,8 +19,8 @@ import (
 // of the k3s release by checksum, and the Debian packages with all that they need.
 // manifests is the digest of the stack's rendered plan. Manifests and configs that were
 // read are kept in the store, so that neither [Mirror] nor the next Resolve asks for them
-// again: registries count such requests. It may be nil. Whatever fails is told at once, in one joined
-// error.
+// again: registries count such requests. It may be nil. Whatever fails is told at once, in
+// one joined error.
 func Resolve(ctx context.Context, d *bundle.Definition, wanted []Wanted, manifests v1.Hash, packages []string, s *bundle.Store, o *Options) (*bundle.Lock, error) {
 	c, err := newClient(o)
 	if err != nil {

@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -104,19 +102,6 @@ func (h *hosts) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &hostError{host, certsFolder(h.certs, host), slices.Contains(h.secure, host), err}
 	}
 	return resp, nil
-}
-
-// certsFolder is where a host's certificates are, or may be put.
-func certsFolder(dirs []string, host string) string {
-	for _, dir := range dirs {
-		for _, name := range []string{host, hostName(host)} {
-			folder := filepath.Join(dir, name)
-			if _, err := os.Stat(folder); err == nil {
-				return folder
-			}
-		}
-	}
-	return filepath.Join("/etc/docker/certs.d", hostName(host))
 }
 
 func (h *hosts) roundTrip(req *http.Request) (*http.Response, error) {

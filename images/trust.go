@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -24,29 +25,42 @@ func certsDirs() []string {
 
 // hostTrust reads a host's folder of certificates; nil if it has none. Every *.crt is a
 // CA beside the machine's own, every NAME.cert a client certificate with its NAME.key.
-// The folder may also be called as [hostName] does.
 func hostTrust(dirs []string, host string) (*tls.Config, error) {
-	if host == "" || strings.ContainsAny(host, `/\`) || strings.HasPrefix(host, ".") {
+	folder := trustFolder(dirs, host)
+	if folder == "" {
 		return nil, nil
+	}
+	entries, err := os.ReadDir(folder)
+	var config *tls.Config
+	if err == nil {
+		config, err = readTrust(folder, entries)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates for %s: %w", hostName(host), err)
+	}
+	return config, nil
+}
+
+// trustFolder is a host's folder of certificates, which may also be called as [hostName]
+// does; empty if it has none.
+func trustFolder(dirs []string, host string) string {
+	if host == "" || strings.ContainsAny(host, `/\`) || strings.HasPrefix(host, ".") {
+		return ""
 	}
 	for _, dir := range dirs {
 		for _, name := range []string{host, hostName(host)} {
 			folder := filepath.Join(dir, name)
-			entries, err := os.ReadDir(folder)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
+			if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+				return folder
 			}
-			var config *tls.Config
-			if err == nil {
-				config, err = readTrust(folder, entries)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("reading certificates for %s: %w", hostName(host), err)
-			}
-			return config, nil
 		}
 	}
-	return nil, nil
+	return ""
+}
+
+// certsFolder is where a host's certificates are, or may be put.
+func certsFolder(dirs []string, host string) string {
+	return cmp.Or(trustFolder(dirs, host), filepath.Join("/etc/docker/certs.d", hostName(host)))
 }
 
 func readTrust(dir string, entries []fs.DirEntry) (*tls.Config, error) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
 
 	"atoll/images"
 )
@@ -92,34 +91,17 @@ func failureText(all []*images.FetchError) string {
 		}
 		failed := byCause[c]
 		if len(failed) == 1 {
-			fmt.Fprintln(&out, oneLine(failed[0].err.Error()))
+			fmt.Fprintln(&out, images.OneLine(failed[0].err.Error()))
 			continue
 		}
-		fmt.Fprintln(&out, oneLine(fmt.Sprintf("%d are incomplete: %s %s", len(failed), c.host, c.said)))
+		fmt.Fprintln(&out, images.OneLine(fmt.Sprintf("%d are incomplete: %s %s", len(failed), c.host, c.said)))
 		for i, f := range failed {
 			if i == maxListed {
 				fmt.Fprintf(&out, "  and %d more\n", len(failed)-i)
 				break
 			}
-			fmt.Fprintf(&out, "  %s\n", oneLine(f.name))
+			fmt.Fprintf(&out, "  %s\n", images.OneLine(f.name))
 		}
 	}
 	return out.String()
-}
-
-// maxLine bounds a line of an error, in bytes.
-const maxLine = 600
-
-// oneLine makes one line of what a host may have said, and nothing that a terminal obeys.
-func oneLine(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(s))
-	if len(s) > maxLine {
-		return strings.ToValidUTF8(s[:maxLine], "") + "…"
-	}
-	return s
 }

@@ -60,7 +60,7 @@ func TestFailureText(t *testing.T) {
 	}
 	for _, names := range [][]string{{"x"}, {"x", "y"}} {
 		got := failureText([]*images.FetchError{{Names: names, Host: "h", Err: fmt.Errorf("x: %w", hostile)}})
-		if strings.Contains(got, "\x1b") || strings.Contains(got, "\n  image x") || len(got) > 2*maxLine {
+		if strings.Contains(got, "\x1b") || strings.Contains(got, "\n  image x") || len(got) > 2*images.MaxLine {
 			t.Errorf("what a host says is not tamed: %q", got)
 		}
 	}

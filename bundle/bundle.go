@@ -337,6 +337,22 @@ func (b *Bundle) Plan() (*Plan, error) {
 	return &p, nil
 }
 
+// SBOM gives the bill of materials: an SPDX document, as JSON. Whoever made the bundle may
+// have packed one of their own.
+func (b *Bundle) SBOM() ([]byte, error) {
+	name := "bill of materials"
+	for _, a := range b.artifacts {
+		if a.Type == ArtifactSBOM && len(a.Files) == 1 {
+			name = a.Files[0].Name
+		}
+	}
+	data, err := b.document(ArtifactSBOM, name)
+	if err == nil && !json.Valid(data) {
+		err = fmt.Errorf("%s of %s is no JSON", name, b.path)
+	}
+	return data, err
+}
+
 // stat and load make a bundle a place of blobs for [tree].
 func (b *Bundle) stat(h v1.Hash) (int64, bool) {
 	s, ok := b.blobs[h]

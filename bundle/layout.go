@@ -17,6 +17,7 @@ const (
 	ArtifactNode = "application/vnd.atoll.node.v1" // atoll, the program that runs on the node
 	ArtifactK3s  = "application/vnd.atoll.k3s.v1"  // the k3s release's files under their own names
 	ArtifactPlan = "application/vnd.atoll.plan.v1" // plan.json, a Plan
+	ArtifactSBOM = "application/spdx+json"         // NAME.spdx.json, the bill of materials
 )
 
 // File is one file of an [Artifact].

@@ -70,7 +70,7 @@ func (p *project) pack(ctx context.Context, e *env, l *bundle.Lock, path string,
 	if err != nil {
 		return err
 	}
-	artifacts, err := p.artifacts(ctx, s, l, o)
+	artifacts, err := p.artifacts(ctx, e, s, l, o)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (p *project) pack(ctx context.Context, e *env, l *bundle.Lock, path string,
 
 // artifacts puts into the store what the bundle carries besides images and locked
 // files, and lists all that is no image.
-func (p *project) artifacts(ctx context.Context, s *bundle.Store, l *bundle.Lock, o nodeOptions) ([]bundle.Artifact, error) {
+func (p *project) artifacts(ctx context.Context, e *env, s *bundle.Store, l *bundle.Lock, o nodeOptions) ([]bundle.Artifact, error) {
 	lock, err := l.Encode()
 	if err != nil {
 		return nil, err
@@ -103,11 +103,11 @@ func (p *project) artifacts(ctx context.Context, s *bundle.Store, l *bundle.Lock
 	if err != nil {
 		return nil, err
 	}
-	binary, err := nodeBinary(o.binary, p.def.Arch())
+	node, err := p.nodeFile(ctx, s, o)
 	if err != nil {
 		return nil, err
 	}
-	digest, size, err := s.PutFile(ctx, binary)
+	sbomFile, err := p.sbomFile(ctx, e, s, l, node)
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +118,20 @@ func (p *project) artifacts(ctx context.Context, s *bundle.Store, l *bundle.Lock
 	return []bundle.Artifact{
 		{Type: bundle.ArtifactLock, Files: []bundle.File{lockFile}},
 		{Type: bundle.ArtifactPlan, Files: []bundle.File{planFile}},
-		{Type: bundle.ArtifactNode, Files: []bundle.File{{Name: "atoll", MediaType: "application/octet-stream", Digest: digest, Size: size}}},
+		{Type: bundle.ArtifactNode, Files: []bundle.File{node}},
 		{Type: bundle.ArtifactK3s, Files: k3s},
+		{Type: bundle.ArtifactSBOM, Files: []bundle.File{sbomFile}},
 	}, nil
+}
+
+// nodeFile puts the program that runs on the node into the store.
+func (p *project) nodeFile(ctx context.Context, s *bundle.Store, o nodeOptions) (bundle.File, error) {
+	binary, err := nodeBinary(o.binary, p.def.Arch())
+	if err != nil {
+		return bundle.File{}, err
+	}
+	digest, size, err := s.PutFile(ctx, binary)
+	return bundle.File{Name: "atoll", MediaType: "application/octet-stream", Digest: digest, Size: size}, err
 }
 
 func textFile(ctx context.Context, s *bundle.Store, name, mediaType string, data []byte) (bundle.File, error) {

@@ -19,11 +19,11 @@ import (
 
 // Bounds of a package, so that a hostile one can exhaust neither memory nor patience.
 const (
-	maxControl   = 64 << 20 // of what control.tar unpacks to; its lists of checksums can be long
-	maxFields    = 1 << 20  // of the file control
-	maxCopyright = 4 << 20  // of a copyright file; those of boost have 2 MB
-	maxUnpacked  = 4 << 30  // of what data.tar unpacks to until the copyright file is found
-	maxWindow    = 64 << 20 // of a decompressor's memory: what "xz -9" and "zstd -19" need
+	maxControl   = 64 << 20  // of what control.tar unpacks to; its lists of checksums can be long
+	maxFields    = 1 << 20   // of the file control
+	maxCopyright = 4 << 20   // of a copyright file; those of boost have 2 MB
+	maxUnpacked  = 4 << 30   // of what data.tar unpacks to until the copyright file is found
+	maxWindow    = 128 << 20 // of a decompressor's memory: "xz -9" needs half, "zstd -22" all of it
 )
 
 // deb is what a bill of materials tells of a Debian package (deb(5)).
@@ -66,7 +66,7 @@ func readDeb(ctx context.Context, r io.ReaderAt, size int64) (*deb, error) {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 		case stem == "data" && d != nil:
-			if err := d.readData(ctx, content, compression); err != nil {
+			if err := d.readData(ctx, content, compression, maxUnpacked); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 			return d, nil
@@ -210,10 +210,10 @@ func readText(r io.Reader, size, limit int64) (string, bool, error) {
 }
 
 // readData finds the copyright file, or where it is said to be.
-func (d *deb) readData(ctx context.Context, r io.Reader, compression string) error {
-	err := unpack(ctx, r, compression, maxUnpacked, d.findCopyright)
+func (d *deb) readData(ctx context.Context, r io.Reader, compression string, limit int64) error {
+	err := unpack(ctx, r, compression, limit, d.findCopyright)
 	if errors.Is(err, errTooLarge) {
-		d.Lack = fmt.Sprintf("no copyright file in the first %d bytes of its files", int64(maxUnpacked))
+		d.Lack = fmt.Sprintf("no copyright file in the first %d bytes of its files", limit)
 		return nil
 	}
 	return err

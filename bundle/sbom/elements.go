@@ -141,6 +141,9 @@ func (b *builder) addSources(appliance common.ElementID) {
 		if i := slices.IndexFunc(b.in.Sources, func(s bundle.Source) bool { return s.Name == l.Name }); i >= 0 {
 			s = b.in.Sources[i]
 		}
+		if l.Modified { // it is not what is there
+			s, l.URL = bundle.Source{}, ""
+		}
 		e := &spdx.Package{
 			PackageName:             l.Name,
 			PackageVersion:          cmp.Or(s.Ref, s.Commit, l.Digest.String()),
@@ -221,18 +224,23 @@ func (b *builder) addProgram(appliance common.ElementID) error {
 }
 
 func (b *builder) addModule(m *debug.Module) common.ElementID {
-	comment := ""
-	if m.Replace != nil {
-		comment = fmt.Sprintf("It replaces %s %s.", m.Path, m.Version)
-		m = m.Replace
+	e := &spdx.Package{PrimaryPackagePurpose: "LIBRARY"}
+	folder := false
+	switch r := m.Replace; {
+	case r == nil:
+	case strings.HasPrefix(r.Path, ".") || path.IsAbs(r.Path):
+		folder = true
+		e.PackageComment = fmt.Sprintf("A folder replaces version %s.", m.Version)
+		m = &debug.Module{Path: m.Path, Version: r.Version}
+	default:
+		e.PackageComment = fmt.Sprintf("It replaces %s %s.", m.Path, m.Version)
+		m = r
 	}
-	e := &spdx.Package{
-		PackageName: m.Path, PackageVersion: m.Version, PackageComment: comment, PrimaryPackagePurpose: "LIBRARY",
-	}
+	e.PackageName, e.PackageVersion = m.Path, m.Version
 	if m.Sum != "" {
 		e.PackageSourceInfo = "go.sum has " + m.Sum
 	}
-	if m.Version != "" { // a folder that replaces a module has none, and no place that others know
+	if !folder { // which others know by no URL
 		namespace, name := path.Split(m.Path)
 		e.PackageExternalReferences = b.purl("golang", strings.Trim(namespace, "/"), name, m.Version, nil)
 	}

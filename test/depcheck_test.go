@@ -10,10 +10,10 @@ import (
 )
 
 // rooms never import each other, only the bundle.
-var rooms = []string{"atoll/images", "atoll/images/disk", "atoll/ignition", "atoll/bundle/manifest"}
+var rooms = []string{"atoll/images", "atoll/images/disk", "atoll/ignition", "atoll/bundle/manifest", "atoll/bundle/sbom"}
 
 // offline rooms link no network.
-var offline = []string{"atoll/bundle", "atoll/images/disk"}
+var offline = []string{"atoll/bundle", "atoll/bundle/sbom", "atoll/images/disk"}
 
 func deps(t *testing.T, pkg string) []string {
 	t.Helper()

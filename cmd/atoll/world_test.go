@@ -22,6 +22,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"atoll/bundle"
+	"atoll/bundle/bundletest"
 	"atoll/images/disk"
 )
 
@@ -256,6 +257,15 @@ func writeK3s(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "sha256sum-amd64.txt"), []byte(sums), 0o644)
 }
 
+// copyrightFile is that of each package of the archive.
+const copyrightFile = `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+Copyright: nobody
+License: GPL-2+ or Lab
+ Whoever has a lab may use it.
+`
+
 // writeArchive writes a Debian archive that has every package of a node.
 func writeArchive(dir string) error {
 	lists, pool := filepath.Join(dir, "dists/bookworm/main/binary-amd64"), filepath.Join(dir, "pool")
@@ -267,7 +277,7 @@ func writeArchive(dir string) error {
 	}
 	var index bytes.Buffer
 	for _, name := range disk.Packages(nil) {
-		data := []byte("the package " + name)
+		data := bundletest.Deb(name, "1", bundletest.Copyright(name, copyrightFile))
 		file := name + "_1_amd64.deb"
 		if err := os.WriteFile(filepath.Join(pool, file), data, 0o644); err != nil {
 			return err

@@ -347,10 +347,13 @@ func (b *Bundle) SBOM() ([]byte, error) {
 		}
 	}
 	data, err := b.document(ArtifactSBOM, name)
-	if err == nil && !json.Valid(data) {
-		err = fmt.Errorf("%s of %s is no JSON", name, b.path)
+	if err != nil {
+		return nil, err
 	}
-	return data, err
+	if !json.Valid(data) {
+		return nil, fmt.Errorf("%s of %s is no JSON", name, b.path)
+	}
+	return data, nil
 }
 
 // stat and load make a bundle a place of blobs for [tree].

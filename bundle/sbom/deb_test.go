@@ -217,6 +217,8 @@ func TestReadDebWindow(t *testing.T) {
 	}
 }
 
+// Decompressors keep state between inputs, so that the same one may seem new: fuzz with
+// -fuzzminimizetime 10x, or all the time goes into making such inputs small.
 func FuzzDeb(f *testing.F) {
 	f.Add(bundletest.Deb("hello", "1", bundletest.Copyright("hello", "Format: x\n")))
 	f.Add(bundletest.Deb("hello", "1", symlink("./usr/share/doc/hello", "hello")))

@@ -65,7 +65,7 @@ func input(t *testing.T) (sbom.Input, *bundletest.Fixture) {
 		dep5+"Files: *\nLicense: GPL-2+ or Perl\n\nFiles: x\nLicense: public-domain\n Nobody's. \u009b31m\n .\n <At all>.\n")))
 	f.AddPackage(t, "greet-doc", "2.0~rc1", bundletest.Deb("greet-doc", "2.0~rc1", bundletest.Member{}))
 	f.AddPackage(t, "g++", "1", bundletest.Deb("g++", "1", bundletest.Copyright("g++", "As you like.\n")))
-	f.Lock.Packages[2].Archive = "Site"
+	f.Lock.Packages[1].Archive, f.Lock.Packages[2].Archive = "", "Site"
 	index := bundletest.Index(t, "multi")
 	f.AddIndex(t, "registry.example:5000/org/app:1", index)
 	f.AddImage(t, "docker.io/library/busybox:1.28", bundletest.Image(t, bundletest.Platform, "busybox"))

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // These are cases of public bug reports about other tools, each with its whole kind.
@@ -144,7 +145,7 @@ host:
 		t.Errorf("mistakes differ:\n%v\n%v", errLF, errCRLF)
 	}
 
-	l := Lock{Definition: a.Checksum(), Manifests: DigestOf(nil), Platform: a.Platform,
+	l := Lock{Definition: a.Checksum(), Manifests: DigestOf(nil), Platform: a.Platform, Epoch: time.Unix(1<<30, 0),
 		Images: []LockedImage{{Reference: "docker.io/library/busybox:1", Digest: DigestOf(nil), Manifest: DigestOf(nil), Tier: TierRequired, Where: []string{"a", "b"}}},
 		Files:  []LockedFile{{Name: "k3s", URL: "http://h.test/v1.34.4+k3s1/k3s", Digest: DigestOf(nil)}}}
 	written, err := l.Encode()

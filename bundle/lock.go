@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -83,6 +82,9 @@ type LockedPackage struct {
 	Path   string  `yaml:"path"`
 	Digest v1.Hash `yaml:"digest"`
 	Size   int64   `yaml:"size"`
+	// Unauthenticated says that no signature vouched for the package when it was locked:
+	// the definition says trusted=yes of a source that has it.
+	Unauthenticated bool `yaml:"unauthenticated,omitempty"`
 }
 
 // LockedSource is a [Source] as it was read.
@@ -100,15 +102,10 @@ type LockedSource struct {
 }
 
 // ParseLock reads a lock. The name is used in errors. An unknown field, another
-// version or an unsound value is an error.
+// version or a value that is not of the grammar of what it stands for is an error.
 func ParseLock(name string, data []byte) (*Lock, error) {
-	var l Lock
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(&l); err != nil {
-		if err == io.EOF {
-			return nil, fmt.Errorf("parsing %s: file is empty", name)
-		}
+	l, err := decodeLock(data)
+	if err != nil {
 		return nil, fmt.Errorf("parsing %s: %w", name, err)
 	}
 	if l.Version != lockVersion {
@@ -117,47 +114,11 @@ func ParseLock(name string, data []byte) (*Lock, error) {
 	if err := l.check(); err != nil {
 		return nil, fmt.Errorf("parsing %s: %w", name, err)
 	}
-	return &l, nil
+	return l, nil
 }
 
-func (l *Lock) check() error {
-	for _, i := range l.Images {
-		if i.Reference == "" || !valid(i.Manifest) || !sound(i.Digest, i.Size) {
-			return fmt.Errorf("image %q has no usable digest or size", i.Reference)
-		}
-		if name, err := CanonicalReference(i.Reference); err != nil || name != i.Reference {
-			return fmt.Errorf("image %q is not a canonical reference", i.Reference)
-		}
-		if name, err := CanonicalReference(i.From); i.From != "" && (err != nil || name != i.From) {
-			return fmt.Errorf("image %q: from %q is not a canonical reference", i.Reference, i.From)
-		}
-	}
-	for _, s := range l.Sources {
-		if s.Name == "" || !sound(s.Digest, s.Size) {
-			return fmt.Errorf("source %q has no usable digest or size", s.Name)
-		}
-	}
-	for _, f := range l.Files {
-		if f.Name == "" || !sound(f.Digest, f.Size) {
-			return fmt.Errorf("file %q has no usable digest or size", f.Name)
-		}
-	}
-	for _, p := range l.Packages {
-		if p.Name == "" || p.Path == "" || !sound(p.Digest, p.Size) {
-			return fmt.Errorf("package %q has no usable path, digest or size", p.Name)
-		}
-	}
-	return nil
-}
-
-func sound(h v1.Hash, size int64) bool { return valid(h) && size >= 0 && size <= MaxSize }
-
-func valid(h v1.Hash) bool {
-	_, err := v1.NewHash(h.String())
-	return err == nil && h.Algorithm == "sha256"
-}
-
-// Encode gives the lock's bytes: sorted, with a fixed head.
+// Encode returns the lock's bytes: sorted, with a fixed head. What [ParseLock] would
+// refuse is an error.
 func (l *Lock) Encode() ([]byte, error) {
 	s := *l
 	s.Version = lockVersion
@@ -167,7 +128,15 @@ func (l *Lock) Encode() ([]byte, error) {
 	s.Files = slices.SortedFunc(slices.Values(l.Files), func(a, b LockedFile) int { return cmp.Compare(a.Name, b.Name) })
 	s.Packages = slices.SortedFunc(slices.Values(l.Packages), func(a, b LockedPackage) int { return cmp.Compare(a.Name, b.Name) })
 	for i, im := range s.Images {
-		s.Images[i].Where = slices.Compact(slices.Sorted(slices.Values(im.Where)))
+		where := slices.Clone(im.Where) // the keys of manifests are among it, and may be anything
+		for j := range where {
+			where[j] = line(where[j])
+		}
+		slices.Sort(where)
+		s.Images[i].Where = slices.Compact(where)
+	}
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("encoding lock: %w", err)
 	}
 	var buf bytes.Buffer
 	buf.WriteString("# Written by \"atoll lock\". Review it, commit it, do not edit it.\n")
@@ -183,6 +152,9 @@ func (l *Lock) Encode() ([]byte, error) {
 // The error wraps [ErrStale]. Whether what they render to is the same is for who renders
 // them to say: it is Manifests.
 func (l *Lock) Check(d *Definition, sources []Source) error {
+	if l.Platform != d.Platform {
+		return fmt.Errorf("%w: made for platform %s, the definition has %s", ErrStale, l.Platform, d.Platform)
+	}
 	if sum := d.Checksum(); sum != l.Definition {
 		return fmt.Errorf("%w: made from another definition (checksum %s, now %s)", ErrStale, l.Definition, sum)
 	}

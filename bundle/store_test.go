@@ -345,7 +345,7 @@ func (w waiting) Read([]byte) (int, error) { w(); return 0, io.EOF }
 
 func killedLock(t *testing.T, s *bundle.Store) (*bundle.Lock, []bundle.Artifact) {
 	t.Helper()
-	l := &bundle.Lock{Version: 1, Definition: bundle.DigestOf(nil), Manifests: bundle.DigestOf(nil)}
+	l := &bundle.Lock{Version: 1, Definition: bundle.DigestOf(nil), Manifests: bundle.DigestOf(nil), Platform: "linux/amd64", Epoch: time.Unix(1<<30, 0)}
 	lock, err := l.Encode()
 	if err != nil {
 		t.Fatal(err)

@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"go.yaml.in/yaml/v3"
 
 	"atoll/bundle"
 	"atoll/bundle/bundletest"
@@ -88,27 +90,31 @@ func TestLockSizes(t *testing.T) {
 	digest := bundle.DigestOf(nil)
 	for name, lock := range map[string]func(size int64) bundle.Lock{
 		"image": func(size int64) bundle.Lock {
-			return bundle.Lock{Images: []bundle.LockedImage{{Reference: "docker.io/org/x:1", Digest: digest, Manifest: digest, Size: size}}}
+			return bundle.Lock{Images: []bundle.LockedImage{{Reference: "docker.io/org/x:1", Digest: digest, Manifest: digest, Size: size, Tier: bundle.TierRequired}}}
 		},
 		"file": func(size int64) bundle.Lock {
-			return bundle.Lock{Files: []bundle.LockedFile{{Name: "x", Digest: digest, Size: size}}}
+			return bundle.Lock{Files: []bundle.LockedFile{{Name: "x", URL: "http://h.test/x", Digest: digest, Size: size}}}
 		},
 		"package": func(size int64) bundle.Lock {
-			return bundle.Lock{Packages: []bundle.LockedPackage{{Name: "x", Path: "x", Digest: digest, Size: size}}}
+			return bundle.Lock{Packages: []bundle.LockedPackage{{Name: "xx", Version: "1", Path: "x", Digest: digest, Size: size}}}
 		},
 		"source": func(size int64) bundle.Lock {
-			return bundle.Lock{Sources: []bundle.LockedSource{{Name: "x", Digest: digest, Size: size}}}
+			return bundle.Lock{Sources: []bundle.LockedSource{{Name: "x", URL: "http://h.test/x", Digest: digest, Size: size}}}
 		},
 	} {
 		for size, sound := range map[int64]bool{-1: false, 0: true, bundle.MaxSize: true, bundle.MaxSize + 1: false, 1<<63 - 1: false} {
 			l := lock(size)
-			l.Definition, l.Manifests = digest, digest
-			data, err := l.Encode()
+			l.Definition, l.Manifests, l.Platform, l.Epoch = digest, digest, "linux/amd64", time.Unix(1<<30, 0)
+			l.Version = 1
+			if _, err := l.Encode(); (err == nil) != sound {
+				t.Errorf("%s of %d bytes, written: %v", name, size, err)
+			}
+			data, err := yaml.Marshal(l)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if _, err := bundle.ParseLock("a.lock", data); (err == nil) != sound {
-				t.Errorf("%s of %d bytes: %v", name, size, err)
+				t.Errorf("%s of %d bytes, read: %v", name, size, err)
 			}
 		}
 	}

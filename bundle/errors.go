@@ -12,6 +12,9 @@ var (
 	ErrStale = errors.New("lock is stale")
 	// ErrIncomplete says that something the lock names is not in the store or bundle.
 	ErrIncomplete = errors.New("incomplete")
+	// ErrUnauthenticated says that packages would come from an archive whose signature
+	// nobody has checked.
+	ErrUnauthenticated = errors.New("no key would vouch for what the archive has")
 )
 
 // A CorruptError names content whose bytes are not what its digest says.

@@ -36,7 +36,10 @@ type DefinitionError struct {
 	Line int    // line it is on, from 1
 	Path string // field, like host.users[0].name; empty for the whole file
 	Msg  string
+	Err  error // what it is, where that is more than a mistake in writing; may be nil
 }
+
+func (e *DefinitionError) Unwrap() error { return e.Err }
 
 func (e *DefinitionError) Error() string {
 	if e.Path == "" {
@@ -286,8 +289,14 @@ func (p *parser) check(d *Definition) {
 		p.fail("/k3s/release", "credentials do not go into the URL, which the lock repeats: put \"username\" and \"password\" for %q under \"auths\" in docker's config.json", m[1])
 	}
 	for i, s := range d.Base.Sources {
-		if login.MatchString(s) {
-			p.fail(fmt.Sprintf("/base/sources/%d", i), "credentials do not go into the URL: apt takes them from /etc/apt/auth.conf.d of this machine")
+		if _, err := ParseAptSource(s); err != nil {
+			p.fail(fmt.Sprintf("/base/sources/%d", i), "%v", err)
+			p.errs[len(p.errs)-1].Err = err
+		}
+	}
+	for i, s := range d.Base.Packages {
+		if !IsPackageName(s) {
+			p.fail(fmt.Sprintf("/base/packages/%d", i), "%q is not the name of a Debian package", s)
 		}
 	}
 	for i, s := range d.Images {

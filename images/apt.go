@@ -9,8 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
+	"unicode"
 
 	"atoll/bundle"
 )
@@ -21,6 +21,8 @@ import (
 type apt struct {
 	dir   string
 	suite string
+	// trusted are the lines of the sources, from 1, that need no signature.
+	trusted map[int]bool
 }
 
 // newApt makes the root. Its owner removes it with close.
@@ -62,19 +64,19 @@ func (a *apt) write(name, content string) error {
 }
 
 // writeConfig makes the configuration that all calls run with. The machine's own
-// files are not read again (they may hold hooks), only their Acquire part is taken
-// over, and where logins are: that is how archives are reached.
+// files are not read again (they may hold hooks): only how archives are reached is taken
+// over, and where logins are. What comes last counts.
 func (a *apt) writeConfig(ctx context.Context, arch string) error {
-	acquire, err := exec.CommandContext(ctx, "apt-config", "dump", "Acquire", "Dir::Etc::netrc", "Dir::Etc::netrcparts").Output()
+	dump, err := exec.CommandContext(ctx, "apt-config", "dump", "--no-empty", "--format", "%f %v%n", "Acquire", "Dir::Etc::netrc", "Dir::Etc::netrcparts").Output()
 	if err != nil {
 		return fmt.Errorf("reading the machine's apt configuration: %w", err)
 	}
 	var b strings.Builder
-	b.Write(acquire)
+	b.WriteString(copySettings(string(dump)))
 	for _, kv := range [][2]string{
 		{"Dir::Etc::main", "/dev/null"},
 		{"Dir::Etc::parts", a.dir + "/empty"},
-		{"Dir::Etc::sourcelist", "/dev/null"},
+		{"Dir::Etc::sourcelist", a.dir + "/" + sourcesList},
 		{"Dir::Etc::sourceparts", a.dir + "/sources"},
 		{"Dir::Etc::preferences", "/dev/null"},
 		{"Dir::Etc::preferencesparts", a.dir + "/empty"},
@@ -91,10 +93,38 @@ func (a *apt) writeConfig(ctx context.Context, arch string) error {
 		{"Acquire::Languages", "none"},
 		{"Acquire::ForceHash", "SHA256"},
 		{"Acquire::Retries", "3"},
+		// apt-secure(8): an archive without a signature that holds is an error.
+		{"Acquire::AllowInsecureRepositories", "false"},
+		{"Acquire::AllowWeakRepositories", "false"},
+		{"Acquire::AllowDowngradeToInsecureRepositories", "false"},
+		{"APT::Get::AllowUnauthenticated", "false"},
+		{"APT::Authentication::TrustCDROM", "false"},
 	} {
 		fmt.Fprintf(&b, "%s %q;\n", kv[0], kv[1])
 	}
 	return errors.Join(a.write("apt.conf", b.String()), a.write("status", ""))
+}
+
+// reaching are the settings of apt.conf(5) by which a machine reaches archives: proxies,
+// certificates, time-outs. None of them decides what is taken for an archive's.
+var reaching = regexp.MustCompile(`(?i)^(dir::etc::netrc(parts)?` +
+	`|acquire::(forceipv[46]|queue-mode|enablesrvrecords|by-hash)` +
+	`|acquire::https?::(proxy(::[a-z0-9.:_-]+)?|proxy-?auto-?detect|timeout|connectionattemptdelaymsec|dl-limit|max-age|no-cache|no-store` +
+	`|pipeline-depth|allowredirect|user-agent(-non-interactive)?|sendaccept)` +
+	`|acquire::https?::([a-z0-9._-]+::)?(cainfo|capath|crlfile|issuercert|sslcert|sslkey|sslforceversion|verify-peer|verify-host))$`)
+
+// copySettings takes those out of what apt-config prints, a line "NAME VALUE" for each, as
+// apt reads them. A value that cannot be written is left out.
+func copySettings(dump string) string {
+	var b strings.Builder
+	for line := range strings.Lines(dump) {
+		name, value, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
+		if !reaching.MatchString(name) || value == "" || strings.ContainsFunc(value, func(r rune) bool { return r == '"' || r == '\\' || !unicode.IsPrint(r) }) {
+			continue
+		}
+		fmt.Fprintf(&b, "%s \"%s\";\n", name, value)
+	}
+	return b.String()
 }
 
 // run gives what a program of apt prints.
@@ -124,124 +154,4 @@ func complaints(s string) string {
 		}
 	}
 	return strings.Join(out, "; ")
-}
-
-// machineSources is where a Debian machine keeps its sources.
-const machineSources = "/etc/apt"
-
-// writeSources gives the root its sources: the definition's, or the machine's of
-// the same suite.
-func (a *apt) writeSources(base bundle.Base) error {
-	if len(base.Sources) > 0 {
-		content := strings.Join(base.Sources, "\n") + "\n"
-		if err := refuseLogin("base.sources", content); err != nil {
-			return err
-		}
-		return a.write("sources/base.list", content)
-	}
-	n := 0
-	list, err := filepath.Glob(machineSources + "/sources.list.d/*")
-	if err != nil {
-		return err
-	}
-	for _, path := range append([]string{machineSources + "/sources.list"}, list...) {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			continue // absent, or not for us: what matters is whether any is left
-		}
-		content := ""
-		switch filepath.Ext(path) {
-		case ".list":
-			content = oneLineSources(string(data), base.Suite)
-		case ".sources":
-			content = deb822Sources(string(data), base.Suite)
-		}
-		if content == "" {
-			continue
-		}
-		n++
-		if err := refuseLogin(path, content); err != nil {
-			return err
-		}
-		if err := a.write("sources/"+filepath.Base(path), content); err != nil {
-			return err
-		}
-	}
-	if n == 0 {
-		return fmt.Errorf("this machine has no apt sources of Debian %s: name some under base.sources, like \"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://MIRROR/debian %s main\"", base.Suite, base.Suite)
-	}
-	return nil
-}
-
-// loginInURL finds a user or a password in a URL, and the host behind it.
-var loginInURL = regexp.MustCompile(`(https?)://[^\s/@]*@([^\s/]*)`)
-
-// refuseLogin refuses sources with a login in their URL: what apt says about them, and
-// what we do, would tell it.
-func refuseLogin(where, sources string) error {
-	found := loginInURL.FindStringSubmatch(sources)
-	if found == nil {
-		return nil
-	}
-	return fmt.Errorf("%s has a URL with a user or a password in it, which errors and logs would tell: take it out, and put \"machine %s://%s login USER password PASSWORD\" into a file /etc/apt/auth.conf.d/NAME.conf", where, found[1], found[2])
-}
-
-// ofSuite tells the suites of a Debian release: itself, its updates, its security fixes.
-func ofSuite(s, suite string) bool {
-	return s == suite || s == suite+"-updates" || s == suite+"-security"
-}
-
-// oneLineSources keeps the binary sources of a suite: "deb [OPTIONS] URI SUITE COMPONENT…".
-func oneLineSources(data, suite string) string {
-	var b strings.Builder
-	for line := range strings.Lines(data) {
-		rest, ok := strings.CutPrefix(strings.TrimSpace(line), "deb ")
-		if !ok {
-			continue
-		}
-		rest = strings.TrimSpace(rest)
-		if strings.HasPrefix(rest, "[") {
-			_, rest, _ = strings.Cut(rest, "]")
-		}
-		if f := strings.Fields(rest); len(f) >= 2 && ofSuite(f[1], suite) {
-			b.WriteString(strings.TrimSpace(line) + "\n")
-		}
-	}
-	return b.String()
-}
-
-// deb822Sources keeps the binary sources of a suite, in the format of
-// sources.list(5) that has one field per line.
-func deb822Sources(data, suite string) string {
-	var b strings.Builder
-	for stanza := range strings.SplitSeq(strings.ReplaceAll(data, "\r\n", "\n"), "\n\n") {
-		keep, binary, enabled := false, true, true
-		lines := strings.Split(strings.TrimSpace(stanza), "\n")
-		for i, line := range lines {
-			key, value, ok := strings.Cut(line, ":")
-			if !ok || strings.HasPrefix(line, "#") {
-				continue
-			}
-			switch strings.ToLower(strings.TrimSpace(key)) {
-			case "suites":
-				var suites []string
-				for _, s := range strings.Fields(value) {
-					if ofSuite(s, suite) {
-						suites = append(suites, s)
-					}
-				}
-				keep = len(suites) > 0
-				lines[i] = "Suites: " + strings.Join(suites, " ")
-			case "types":
-				binary = slices.Contains(strings.Fields(value), "deb")
-				lines[i] = "Types: deb"
-			case "enabled":
-				enabled = strings.TrimSpace(value) != "no"
-			}
-		}
-		if keep && binary && enabled {
-			b.WriteString(strings.Join(lines, "\n") + "\n\n")
-		}
-	}
-	return b.String()
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"atoll/bundle"
 )
@@ -195,7 +196,7 @@ func TestPlusInVersion(t *testing.T) {
 					t.Errorf("locked as %s, want it in %s", f.URL, tc.lock)
 				}
 			}
-			written, err := (&bundle.Lock{Files: files}).Encode()
+			written, err := (&bundle.Lock{Definition: hashOf(nil), Manifests: hashOf(nil), Platform: "linux/amd64", Epoch: time.Unix(1<<30, 0), Files: files}).Encode()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,17 +18,14 @@ import (
 	"atoll/bundle"
 )
 
-// packageName is Debian policy 5.6.7; without a trailing minus, which apt-get
-// takes as "remove this".
-var packageName = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]*[a-z0-9+]$`)
-
 // ResolvePackages finds the Debian packages that an installation of packages needs
 // from nothing: themselves, the essential and required ones, and what all of these
-// depend on. Signatures of the archives are checked by apt with the machine's keys.
-// The time is the date of the newest package index. No privileges are needed.
+// depend on. Signatures of the archives are checked by apt with the machine's keys: one
+// that has none which holds is a [bundle.ErrUnauthenticated], unless the definition says of
+// it that it is trusted. The time is the date of the newest package index. No privileges are needed.
 func ResolvePackages(ctx context.Context, base bundle.Base, arch string, packages []string, o *Options) ([]bundle.LockedPackage, time.Time, error) {
 	for _, p := range packages {
-		if !packageName.MatchString(p) {
+		if !bundle.IsPackageName(p) {
 			return nil, time.Time{}, fmt.Errorf("%q is not the name of a Debian package", p)
 		}
 	}
@@ -39,7 +35,7 @@ func ResolvePackages(ctx context.Context, base bundle.Base, arch string, package
 	}
 	defer a.close()
 	if _, err := a.run(ctx, "apt-get", "update", "-q"); err != nil {
-		return nil, time.Time{}, fmt.Errorf("reading package indexes of Debian %s: %w", base.Suite, err)
+		return nil, time.Time{}, fmt.Errorf("reading package indexes of Debian %s: %w", base.Suite, asUnauthenticated(err))
 	}
 	epoch, err := a.newest()
 	if err != nil {
@@ -49,14 +45,14 @@ func ResolvePackages(ctx context.Context, base bundle.Base, arch string, package
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	args := append([]string{"install", "--print-uris", "-y", "-qq", "?essential", "?priority(required)"}, packages...)
+	args := append([]string{"install", "--print-uris", "-y", "-qq", "--", "?essential", "?priority(required)"}, packages...)
 	out, err := a.run(ctx, "apt-get", args...)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("choosing packages of Debian %s: %w", base.Suite, err)
 	}
 	var locked []bundle.LockedPackage
 	for line := range strings.Lines(out) {
-		p, err := parseURI(strings.TrimSpace(line), repos)
+		p, err := parseURI(strings.TrimSpace(line), arch, repos)
 		if err != nil {
 			return nil, time.Time{}, err
 		}
@@ -71,7 +67,8 @@ func ResolvePackages(ctx context.Context, base bundle.Base, arch string, package
 }
 
 // parseURI reads a line of "apt-get --print-uris": 'URI' NAME_VERSION_ARCH.deb SIZE SHA256:HEX.
-func parseURI(line string, repos []aptRepository) (p bundle.LockedPackage, err error) {
+// That command does not ask whether a key vouches for the package: its repository says so.
+func parseURI(line, arch string, repos []aptRepository) (p bundle.LockedPackage, err error) {
 	bad := fmt.Errorf("apt-get printed %q, which is no package with a SHA256", line)
 	f := strings.Fields(line)
 	if len(f) != 4 {
@@ -88,33 +85,47 @@ func parseURI(line string, repos []aptRepository) (p bundle.LockedPackage, err e
 	name := strings.Split(file, "_")
 	size, err := strconv.ParseInt(f[2], 10, 64)
 	hex, ok := strings.CutPrefix(f[3], "SHA256:")
-	if err != nil || !ok || len(name) != 3 {
+	if err != nil || !ok || len(name) != 3 || !bundle.ForArchitecture(strings.TrimSuffix(name[2], ".deb"), arch) {
 		return p, bad
 	}
 	digest, err := v1.NewHash("sha256:" + hex)
 	if err != nil {
 		return p, bad
 	}
+	p = bundle.LockedPackage{Name: name[0], Version: name[1], Digest: digest, Size: size}
+	found := false
 	for _, r := range repos {
-		if path, ok := strings.CutPrefix(uri, r.uri); ok {
-			return bundle.LockedPackage{Name: name[0], Version: name[1], Archive: r.label, Path: path, Digest: digest, Size: size}, nil
+		path, ok := strings.CutPrefix(uri, r.uri)
+		if !ok {
+			continue
 		}
+		if !found {
+			p.Archive, p.Path = r.label, strings.TrimPrefix(path, "./") // of an archive without suites
+			found = true
+		}
+		// A path of one archive may lead into another, and two suites have one pool.
+		p.Unauthenticated = p.Unauthenticated || r.unauthenticated
 	}
-	return p, fmt.Errorf("package %s is at %s, which is in none of the sources", name[0], uri)
+	if !found {
+		return p, fmt.Errorf("package %s is at %s, which is in none of the sources", p.Name, uri)
+	}
+	return p, p.Validate()
 }
 
 // aptRepository is where an archive's files are.
 type aptRepository struct {
-	uri   string // ends in a slash
-	label string // of its Release file; empty before an update
+	uri             string // ends in a slash
+	label           string // of its Release file; empty before an update
+	unauthenticated bool   // the definition trusts it without a signature; known after an update
 }
 
 // repositories lists the archives of the sources. Their labels are known once
-// their indexes are read.
-func (a *apt) repositories(ctx context.Context, labels bool) ([]aptRepository, error) {
-	args := []string{"indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages"}
-	if !labels {
-		args = []string{"indextargets", "--no-release-info", "--format", "$(REPO_URI)", "Created-By: Packages"}
+// their indexes are read; then one whose signature was not checked is an error, unless
+// its source is trusted.
+func (a *apt) repositories(ctx context.Context, read bool) ([]aptRepository, error) {
+	args := []string{"indextargets", "--format", "$(TRUSTED)\t$(SOURCESENTRY)\t$(REPO_URI)\t$(LABEL)", "Created-By: Packages"}
+	if !read {
+		args = []string{"indextargets", "--no-release-info", "--format", "\t\t$(REPO_URI)\t", "Created-By: Packages"}
 	}
 	out, err := a.run(ctx, "apt-get", args...)
 	if err != nil {
@@ -122,8 +133,18 @@ func (a *apt) repositories(ctx context.Context, labels bool) ([]aptRepository, e
 	}
 	var repos []aptRepository
 	for line := range strings.Lines(out) {
-		uri, label, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if r := (aptRepository{uri, label}); uri != "" && !slices.Contains(repos, r) {
+		f := strings.SplitN(strings.TrimRight(line, "\n"), "\t", 4)
+		if len(f) != 4 || f[2] == "" {
+			return nil, fmt.Errorf("listing apt sources: apt-get printed %q", line)
+		}
+		r := aptRepository{uri: f[2], label: f[3]}
+		if read {
+			r.unauthenticated = a.isTrusted(f[1])
+			if f[0] != "yes" {
+				return nil, fmt.Errorf("package index at %s: %w", r.uri, bundle.ErrUnauthenticated)
+			}
+		}
+		if !slices.Contains(repos, r) {
 			repos = append(repos, r)
 		}
 	}
@@ -133,6 +154,29 @@ func (a *apt) repositories(ctx context.Context, labels bool) ([]aptRepository, e
 	// The longest first, so that of two that fit a URI the closer one counts.
 	slices.SortStableFunc(repos, func(a, b aptRepository) int { return cmp.Compare(len(b.uri), len(a.uri)) })
 	return repos, nil
+}
+
+// isTrusted says whether an entry of sources, FILE:LINE, is one that needs no signature.
+func (a *apt) isTrusted(entry string) bool {
+	line, ok := strings.CutPrefix(entry, filepath.Join(a.dir, sourcesList)+":")
+	n, err := strconv.Atoi(line)
+	return ok && err == nil && a.trusted[n]
+}
+
+// unsignedError is what apt says of an archive for which no key vouches.
+type unsignedError struct{ error }
+
+func (e unsignedError) Unwrap() []error { return []error{e.error, bundle.ErrUnauthenticated} }
+
+// asUnauthenticated tells such an archive from others that cannot be read. apt has no
+// other way to say so than its words.
+func asUnauthenticated(err error) error {
+	for _, words := range []string{"is not signed", "weak security information", "is no longer signed"} {
+		if strings.Contains(err.Error(), words) {
+			return unsignedError{err}
+		}
+	}
+	return err
 }
 
 // newest gives the newest date among the Release files.

@@ -132,15 +132,18 @@ func TestUnsignedArchive(t *testing.T) {
 }
 
 func TestMachineSources(t *testing.T) {
-	in := "# a comment\nTypes: deb deb-src\nURIs: http://a/\nSuites: bookworm bookworm-updates trixie\nComponents: main\n\n" +
-		"Types: deb\nURIs: http://b/\nSuites: nodistro\nComponents: main\n\n" +
+	in := "# a comment\nTypes: deb deb-src\nURIs: http://a/\n# another\nSuites: bookworm bookworm-updates trixie\nX-Odd: a\nComponents: main\nSigned-By:\n -----BEGIN\n .\n\tabc\nAllow-Insecure: no\n\n" +
+		"Types: deb\nURIs: http://b/\nSuites: nodistro\nComponents: main\nTrusted: yes\n\n" +
 		"Types: deb\nEnabled: no\nURIs: http://c/\nSuites: bookworm\n\nTypes: deb-src\nURIs: http://d/\nSuites: bookworm\n"
-	want := "# a comment\nTypes: deb\nURIs: http://a/\nSuites: bookworm bookworm-updates\nComponents: main\n\n"
-	if got := deb822Sources(in, "bookworm"); got != want {
-		t.Errorf("got %q, want %q", got, want)
+	want := "Types: deb\nURIs: http://a/\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: \n -----BEGIN\n .\n abc\n\n"
+	for _, in := range []string{in, strings.ReplaceAll(in, "\n", "\r\n")} {
+		if got, err := deb822Sources("x", in, "bookworm"); got != want || err != nil {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
 	}
-	in = "deb-src http://a bookworm main\n#deb http://b bookworm main\ndeb [arch=amd64 signed-by=/k] http://c bookworm-security main\ndeb http://d trixie main\n"
-	if got := oneLineSources(in, "bookworm"); got != "deb [arch=amd64 signed-by=/k] http://c bookworm-security main\n" {
-		t.Errorf("got %q", got)
+	in = "deb-src http://a bookworm main\n#deb http://b bookworm main\ndeb [arch=amd64\tsigned-by=/k] http://c bookworm-security main # it\ndeb http://d trixie main\n" +
+		"deb cdrom:[Debian GNU/Linux 12]/ bookworm main\ndeb [trusted=yes] http://other.test ./\n"
+	if got, err := oneLineSources("x", in, "bookworm"); got != "deb [arch=amd64 signed-by=/k] http://c bookworm-security main\n" || err != nil {
+		t.Errorf("got %q, %v", got, err)
 	}
 }

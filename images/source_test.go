@@ -288,7 +288,7 @@ func TestModifiedSources(t *testing.T) {
 	if !locked[0].Modified || locked[0].Tree != hash || locked[0].URL != sources[0].Archive() || locked[1].Modified {
 		t.Errorf("locked as %+v", locked)
 	}
-	data, err := (&bundle.Lock{Sources: locked}).Encode()
+	data, err := (&bundle.Lock{Definition: hashOf(nil), Manifests: hashOf(nil), Platform: "linux/amd64", Epoch: time.Unix(1<<30, 0), Sources: locked}).Encode()
 	if err != nil || bytes.Contains(data, []byte(dir)) {
 		t.Errorf("the lock names this machine's folder: %v\n%s", err, data)
 	}

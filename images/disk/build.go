@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,7 +89,8 @@ func writeGlue(work string) error {
 }
 
 // install installs the packages to work/root, and then our files. The kernel and the
-// like are left in work.
+// like are left in work. Of --include mmdebstrap makes arguments of apt, at commas and
+// spaces, which [checkPackages] has seen are in no name.
 func install(ctx context.Context, work string, l *bundle.Lock, epoch time.Time, o *Options) error {
 	var names []string
 	for _, p := range l.Packages {
@@ -114,7 +116,8 @@ func install(ctx context.Context, work string, l *bundle.Lock, epoch time.Time, 
 		"INITRD=No", // customize.sh makes the initramfs, once
 		"TMPDIR="+work)
 	// Trusted without a signature: see writeRepository.
-	cmd.Stdin = strings.NewReader("deb [trusted=yes] copy://" + filepath.Join(work, "repository") + " ./\n")
+	from := url.URL{Scheme: "copy", Path: filepath.Join(work, "repository")} // whatever the user's folder is called
+	cmd.Stdin = strings.NewReader("deb [trusted=yes] " + from.String() + " ./\n")
 	return run(cmd, o.log(), setupCounter(l, o.progress("base system")))
 }
 

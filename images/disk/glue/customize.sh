@@ -10,6 +10,12 @@ chroot "$root" systemctl preset-all
 ln -sf /dev/null "$root/etc/systemd/system/systemd-networkd-wait-online.service"
 
 kernel=$(ls "$root/lib/modules")
+case $kernel in
+[!0-9]* | *[!0-9A-Za-z.+~-]* | "")
+	echo "not the name of one kernel: $kernel" >&2
+	exit 1
+	;;
+esac
 chroot "$root" depmod "$kernel"
 chroot "$root" dracut --force "/boot/initrd.img" "$kernel"
 # dracut drops a module that lacks something, and goes on.

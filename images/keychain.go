@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,10 @@ type keychain struct {
 	helpers map[helperCall]func() (authn.AuthConfig, error)
 	lacking sync.Map // helpers that were told not to be there
 }
+
+// helperName is what the names of helpers are made of: it leads to no other program than
+// one of this beginning on the path.
+var helperName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$`)
 
 type helperCall struct{ helper, server string }
 
@@ -219,8 +224,8 @@ func (k *keychain) ask(ctx context.Context, helper, server string) (authn.AuthCo
 
 func runHelper(ctx context.Context, limit time.Duration, helper, server string) (authn.AuthConfig, error) {
 	name := helperPrefix + helper
-	if strings.ContainsAny(helper, `/\`) {
-		return authn.AuthConfig{}, fmt.Errorf("credential helper %q is a path, not a name", helper)
+	if !helperName.MatchString(helper) {
+		return authn.AuthConfig{}, fmt.Errorf("credential helper %.60q is not the name of one", helper)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it gave no answer for %s", limit))
 	defer cancel()

@@ -196,3 +196,28 @@ func TestHelperIsKilledWhole(t *testing.T) {
 		t.Error("the helper's child lives on")
 	}
 }
+
+// TestHelperNames: the name of a helper leads to no other program than a helper.
+func TestHelperNames(t *testing.T) {
+	dir := t.TempDir()
+	marker := filepath.Join(dir, "ran")
+	program := "#!/bin/sh\ntouch " + marker + "\n"
+	for _, path := range []string{"evil", "docker-credential-", "docker-credential-x/evil", "docker-credential--x", "docker-credential-a b", "docker-credential-.x"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(program), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Chdir(dir)
+	for _, name := range []string{"x/../../evil", "../evil", "x/evil", "/evil", "..", "", "-x", "a b", ".x", "x\x00", "x\n", `x\evil`, strings.Repeat("a", 101)} {
+		if _, err := runHelper(t.Context(), time.Minute, name, "h.test"); err == nil || !strings.Contains(err.Error(), "is not the name of one") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(marker); err == nil {
+		t.Error("a program ran")
+	}
+}

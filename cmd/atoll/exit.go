@@ -93,6 +93,9 @@ func hints(err error) []string {
 	if errors.As(err, &gone) {
 		out = append(out, `the registry no longer has it; "atoll lock" pins what it has today`)
 	}
+	if errors.Is(err, bundle.ErrUnauthenticated) {
+		out = append(out, "name the archive's key by [signed-by=FILE]; or, where nobody else can change what comes from it, say [trusted=yes] under base.sources: the lock records that")
+	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		out = append(out, "free some space, or choose another place with --output or --cache")

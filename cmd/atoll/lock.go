@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -113,6 +114,7 @@ func (p *project) frozen(ctx context.Context, e *env, o remoteOptions) (*bundle.
 	if err != nil {
 		return nil, err
 	}
+	e.warnOfUnauthenticated(l)
 	if err := p.mirrorSources(ctx, e, l, o); err != nil {
 		return nil, err
 	}
@@ -158,6 +160,7 @@ func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) (*bundle
 		return nil, err
 	}
 	l.Sources = sources
+	e.warnOfUnauthenticated(l)
 	data, err := l.Encode()
 	if err != nil {
 		return nil, err
@@ -172,6 +175,23 @@ func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) (*bundle
 	})
 	step.end(err, "%d images, %d files, %d packages in %s", len(l.Images), len(l.Files), len(l.Packages), p.lockFile)
 	return l, err
+}
+
+// warnOfUnauthenticated tells of the packages that came from archives without a signature,
+// on the word of the definition.
+func (e *env) warnOfUnauthenticated(l *bundle.Lock) {
+	var names []string
+	for _, p := range l.Packages {
+		if p.Unauthenticated {
+			names = append(names, p.Name)
+		}
+	}
+	if n := len(names); n > 0 {
+		if n > 5 {
+			names = append(names[:5], "…")
+		}
+		e.say("atoll: warning: %d of %d packages are locked without a signature, for base.sources says trusted=yes: %s", n, len(l.Packages), strings.Join(names, ", "))
+	}
 }
 
 // fetchSources puts the stack's sources into the store.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -55,7 +56,8 @@ func newDiffCommand(e *env) *cobra.Command {
 		Use:   "diff OLD NEW",
 		Short: "Compare two locks in images and bytes",
 		Long: `Diff lists the images that are only in one of two locks ("-" and "+"), or that became
-another one ("~"), and how many bytes each makes the appliance larger or smaller.
+another one ("~"), and how many bytes each makes the appliance larger or smaller; and the
+packages that only one of them takes from an archive without a signature.
 ` + exitStatus,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(_ *cobra.Command, args []string) error { return runDiff(e, args[0], args[1]) },
@@ -85,12 +87,24 @@ func runDiff(e *env, oldPath, newPath string) error {
 		}
 		fmt.Fprintf(w, "%s %s\t%s\n", sign, c.Reference, sizeChange(c.Bytes()))
 	}
+	diffUnauthenticated(w, "-", before, after)
+	diffUnauthenticated(w, "+", after, before)
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	bytes := after.Total("").Bytes - before.Total("").Bytes
 	_, err = fmt.Fprintf(e.stdout, "%d added, %d removed, %d changed, %s\n", added, removed, changed, sizeChange(bytes))
 	return err
+}
+
+// diffUnauthenticated lists the packages that a lock takes without a signature and another
+// does not.
+func diffUnauthenticated(w io.Writer, sign string, l, other *bundle.Lock) {
+	for _, p := range l.Packages {
+		if p.Unauthenticated && !slices.ContainsFunc(other.Packages, func(o bundle.LockedPackage) bool { return o.Unauthenticated && o.Digest == p.Digest }) {
+			fmt.Fprintf(w, "%s package %s %s from %s\tunauthenticated\n", sign, p.Name, p.Version, p.Archive)
+		}
+	}
 }
 
 func sizeChange(n int64) string {

@@ -19,14 +19,15 @@ import (
 // isolated is a command in namespaces of its own: mounts that vanish with it, no
 // network, and processes that die with it. For a user who is not root it is root in a
 // user namespace, with the IDs that /etc/subuid grants. All that it makes belongs to
-// the same IDs as seen from another such command.
+// the same IDs as seen from another such command. Of the user's environment it sees
+// nothing: what installs packages could leave a secret of it in the root file system.
 func isolated(ctx context.Context, args ...string) *exec.Cmd {
 	flags := []string{"--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"}
 	if os.Geteuid() != 0 {
 		flags = append(flags, "--user", "--map-root-user", "--map-auto")
 	}
 	cmd := exec.CommandContext(ctx, "unshare", append(append(flags, "--"), args...)...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	cmd.Env = []string{"HOME=/root", "LC_ALL=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }

@@ -50,7 +50,8 @@ type Base struct {
 	// Suite is the Debian release.
 	Suite string `yaml:"suite,omitempty" json:"suite,omitempty" jsonschema:"enum=bookworm,default=bookworm"`
 	// Sources are apt sources, one-line style ("deb URI SUITE COMPONENT…").
-	// Default: the building machine's own sources of that suite.
+	// Default: the building machine's own sources of that suite. A key of the machine must
+	// vouch for an archive, or trusted=yes stand here; the lock says what came by that.
 	Sources []string `yaml:"sources,omitempty" json:"sources,omitempty"`
 	// Packages are Debian packages to add to those that a node needs.
 	Packages []string `yaml:"packages,omitempty" json:"packages,omitempty" jsonschema_extras:"uniqueItems=true"`

@@ -76,6 +76,7 @@ func TestParseDefinitionTellsAllAtOnce(t *testing.T) {
 func FuzzParseDefinition(f *testing.F) {
 	f.Add([]byte(small))
 	f.Add([]byte("a: &a [*a]"))
+	f.Add([]byte(small + "base: {sources: ['deb [trusted=yes] http://h.test/debian bookworm main'], packages: [g++, -o=x]}\n"))
 	f.Add([]byte("? {a: b}\n: c\n"))
 	f.Fuzz(func(t *testing.T, data []byte) { _, _ = ParseDefinition("a.yaml", data) })
 }

@@ -135,7 +135,7 @@ func TestResolveKeepsWhatItReads(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.store = s
-		if locked, err = c.resolveImages(t.Context(), []Wanted{{Reference: "lab.test/lab/one:1"}, {Reference: "lab.test/lab/two:1"}}, "amd64"); err != nil {
+		if locked, err = c.resolveImages(t.Context(), []Wanted{{Reference: "lab.test/lab/one:1", Tier: bundle.TierRequired}, {Reference: "lab.test/lab/two:1", Tier: bundle.TierRequired}}, "amd64"); err != nil {
 			t.Fatal(err)
 		}
 		if n := r.Count(regtest.Manifest, regtest.Blob); n != want {

@@ -147,5 +147,6 @@ func packageTime(s *bundle.Store, p bundle.LockedPackage) (int64, error) {
 	if string(head[:8]) != "!<arch>\n" {
 		return 0, errors.New("is not a Debian package")
 	}
-	return strconv.ParseInt(strings.TrimSpace(string(head[8+16:8+28])), 10, 64)
+	built, err := strconv.ParseUint(strings.TrimSpace(string(head[8+16:8+28])), 10, 32)
+	return int64(built), err
 }

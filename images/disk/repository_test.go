@@ -98,3 +98,33 @@ func TestNamesAreNoArguments(t *testing.T) {
 		}
 	}
 }
+
+// TestIsolatedEnvironment: a secret of the user's is not seen by what installs packages.
+func TestIsolatedEnvironment(t *testing.T) {
+	if err := lookIsolated(); err != nil {
+		t.Skip(err)
+	}
+	t.Setenv("S3CRET", "value")
+	out, err := isolated(t.Context(), "env").Output()
+	if err != nil {
+		t.Skipf("no namespaces here: %v", err)
+	}
+	if strings.Contains(string(out), "S3CRET") || !strings.Contains(string(out), "LC_ALL=C.UTF-8\n") {
+		t.Errorf("the environment is\n%s", out)
+	}
+}
+
+// TestPackageTimes: the head of a package holds no time that nothing could keep.
+func TestPackageTimes(t *testing.T) {
+	s := openStore(t)
+	for at, want := range map[string]bool{"1700000000": true, "0": true, "-5": false, "999999999999": false, "": false, "1 2": false} {
+		data := []byte("!<arch>\n" + "debian-binary   " + at + strings.Repeat(" ", 12-len(at)) + strings.Repeat(" ", 32))
+		h, err := s.PutBytes(t.Context(), data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := packageTime(s, bundle.LockedPackage{Digest: h}); (err == nil) != want {
+			t.Errorf("%q: %v", at, err)
+		}
+	}
+}

@@ -276,7 +276,7 @@ func TestErrors(t *testing.T) {
 		}, `package good 1: by its own word it is "evil" "6.6.6"`, nil},
 		"a package twice": {func(t *testing.T, in *sbom.Input, f *bundletest.Fixture) {
 			f.Lock.Packages = append(f.Lock.Packages, f.Lock.Packages[0])
-		}, "there are two of deb libgreet1", nil},
+		}, "package libgreet1 is there twice", nil},
 		"the program is not there": {func(t *testing.T, in *sbom.Input, f *bundletest.Fixture) {
 			in.Program.Digest = v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
 		}, "no such file", os.ErrNotExist},

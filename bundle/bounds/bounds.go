@@ -27,11 +27,12 @@ const (
 	KeyBytes  = 1024      // bytes of one key; Kubeflow: 71
 )
 
-// Bounds on what is made of YAML.
+// Bounds on the search for images.
 const (
-	Nested    = 4       // YAML in strings in YAML in strings; Kubeflow: 2
-	PathBytes = 4096    // bytes of the path of keys to a value; Kubeflow: 348
-	Places    = 100_000 // places that name an image; Kubeflow: 471
+	Visits    = 10_000_000 // values of all objects, those of YAML in strings too
+	Nested    = 4          // YAML in strings in YAML in strings
+	PathBytes = 4096       // bytes of the path of keys to a value
+	Places    = 20_000     // places that name an image
 )
 
 // Error is the error for what is out of bounds.

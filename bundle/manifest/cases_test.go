@@ -36,7 +36,7 @@ func tree(t *testing.T, files map[string]string, kustomized bool) string {
 // search gives each place of an image below a folder, a line each, with the folder as DIR.
 func search(t *testing.T, dir string) []string {
 	t.Helper()
-	objs, err := manifest.Read(dir, nil, nil)
+	objs, err := manifest.Read(t.Context(), dir, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func TestOddLists(t *testing.T) {
 			if _, err := manifest.Parse("f.yaml", []byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.refused) || !strings.Contains(err.Error(), "f.yaml") {
 				t.Errorf("got %v, want an error with f.yaml and %q", err, tc.refused)
 			}
-			if _, err := manifest.Read(tree(t, map[string]string{"f.yaml": tc.text}, true), nil, nil); err == nil {
+			if _, err := manifest.Read(t.Context(), tree(t, map[string]string{"f.yaml": tc.text}, true), nil, nil); err == nil {
 				t.Error("as a kustomization: no error")
 			}
 		})

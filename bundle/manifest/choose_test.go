@@ -304,7 +304,7 @@ func TestReadWithSources(t *testing.T) {
 		t.Fatal(err)
 	}
 	sources := []bundle.Source{{Name: "all", URL: "https://get.test/v2/all.yaml"}}
-	objs, err := manifest.Read(dir, sources, map[string]*source.Tree{"all": source.FromFile("all.yaml", fmt.Appendf(nil, pod, "p"))})
+	objs, err := manifest.Read(t.Context(), dir, sources, map[string]*source.Tree{"all": source.FromFile("all.yaml", fmt.Appendf(nil, pod, "p"))})
 	if err != nil || len(objs) != 1 || objs[0].Source != dir {
 		t.Errorf("got %v, %v, want one object of %s", objs, err, dir)
 	}
@@ -312,7 +312,7 @@ func TestReadWithSources(t *testing.T) {
 		t.Errorf("the file is now %q, %v", data, err)
 	}
 	var remote *manifest.RemoteError
-	if _, err := manifest.Read(dir, nil, nil); !errors.As(err, &remote) || remote.File != path || remote.Line != 1 {
+	if _, err := manifest.Read(t.Context(), dir, nil, nil); !errors.As(err, &remote) || remote.File != path || remote.Line != 1 {
 		t.Errorf("got %v, want an error that names file, line and URL", err)
 	}
 }

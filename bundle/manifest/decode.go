@@ -10,13 +10,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-)
 
-// Bounds on YAML. The deepest objects of Kubeflow, CRD schemas, have some 60 levels;
-// rendered whole it has some 500,000 nodes.
-const (
-	maxDepth = 400
-	maxNodes = 2_000_000 // with aliases expanded
+	"atoll/bundle/bounds"
 )
 
 // Parse reads the objects of a stream of YAML documents. The name is used in
@@ -26,9 +21,6 @@ func Parse(name string, data []byte) ([]Object, error) { return parse(name, data
 
 // parse takes documents that are no Kubernetes objects only if all are wanted.
 func parse(name string, data []byte, all bool) ([]Object, error) {
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("parsing %s: has more than %d MiB", name, maxFile>>20)
-	}
 	docs, err := decode(data, all)
 	if err != nil {
 		return nil, fmt.Errorf("parsing %s: %w", name, err)
@@ -64,8 +56,8 @@ func expand(objs []Object, o Object, depth int) ([]Object, error) {
 		return nil, errors.New("a document is no Kubernetes object: it has no kind")
 	case !isList || !named:
 		return append(objs, o), nil
-	case depth > maxDepth:
-		return nil, fmt.Errorf("lists are nested more than %d times", maxDepth)
+	case depth > bounds.Depth:
+		return nil, fmt.Errorf("lists are nested more than %d times", bounds.Depth)
 	}
 	for i, item := range items {
 		if item == nil {
@@ -98,13 +90,12 @@ var (
 	loneCR        = regexp.MustCompile(`\r([^\n]|$)`)
 )
 
-// untype makes a file such that kustomize sees all its objects: it knows only one border
-// of documents, and no typed lists, which are taken apart.
+// untype makes a file with plain ends such that kustomize sees all its objects: it knows
+// only one border of documents, and no typed lists, which are taken apart.
 func untype(name string, data []byte) []byte {
 	if !isManifest(name) {
 		return data
 	}
-	data = plainEnds(data)
 	if bytes.Contains(data, []byte("--- ")) || bytes.Contains(data, []byte("---\t")) {
 		data = documentStart.ReplaceAll(data, []byte("---\n$1"))
 	}
@@ -138,11 +129,12 @@ func plainEnds(data []byte) []byte {
 // decode reads every document that is a mapping. A document of another type, like a JSON
 // patch, is an error, or is given under an empty key if all are wanted.
 func decode(data []byte, all bool) ([]map[string]any, error) {
-	if err := checkAliases(data); err != nil {
+	data = plainEnds(data)
+	if err := bounds.YAML(data); err != nil {
 		return nil, err
 	}
 	var docs []map[string]any
-	dec := yaml.NewDecoder(bytes.NewReader(plainEnds(data)))
+	dec := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var doc yaml.Node
 		err := dec.Decode(&doc)
@@ -167,48 +159,4 @@ func decode(data []byte, all bool) ([]map[string]any, error) {
 			docs = append(docs, value)
 		}
 	}
-}
-
-// checkAliases refuses YAML that aliases or nesting make unreasonably large. What
-// is no YAML passes: whoever needs it as YAML will say so.
-func checkAliases(data []byte) error {
-	if !bytes.Contains(data, []byte("*")) || !bytes.Contains(data, []byte("&")) {
-		return nil // no alias, or no anchor: no larger than what is written, and the parser bounds its depth
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(plainEnds(data)))
-	for {
-		var doc yaml.Node
-		if err := dec.Decode(&doc); err != nil {
-			return nil
-		}
-		w := weigher{weights: map[*yaml.Node]int{}}
-		if n := w.weigh(&doc, 0); n > maxNodes {
-			return fmt.Errorf("YAML is too large or too deep: more than %d nodes or %d levels", maxNodes, maxDepth)
-		}
-	}
-}
-
-// weigher counts nodes as if aliases were expanded, in time linear in the nodes written.
-type weigher struct{ weights map[*yaml.Node]int }
-
-// weigh gives more than maxNodes when a bound is broken, also by an alias in a cycle.
-func (w *weigher) weigh(n *yaml.Node, depth int) int {
-	if depth > maxDepth {
-		return maxNodes + 1
-	}
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	if known, ok := w.weights[n]; ok {
-		return known
-	}
-	w.weights[n] = maxNodes + 1 // seen again before it is known: a cycle
-	sum := 1
-	for _, child := range n.Content {
-		if sum += w.weigh(child, depth+1); sum > maxNodes {
-			return maxNodes + 1
-		}
-	}
-	w.weights[n] = sum
-	return sum
 }

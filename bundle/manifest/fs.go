@@ -3,96 +3,170 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"atoll/bundle/bounds"
 )
 
-// carefulFS gives files such that kustomize may read them and sees all that is in them.
-// Each is looked at when it is first read: of a tree most never are.
-type carefulFS struct {
-	filesys.FileSystem
-
-	mu    sync.Mutex
-	files map[string][]byte
+// A space is where kustomizations lie, by absolute paths with slashes.
+type space interface {
+	// folder returns the true path of a folder: with no symbolic link in it.
+	folder(name string) (string, error)
+	// read reads a regular file for the kustomization of a folder. One that is not for it
+	// to see is an error that is errOutside.
+	read(folder, name string) ([]byte, error)
 }
 
-func newCarefulFS(fsys filesys.FileSystem) *carefulFS {
-	return &carefulFS{FileSystem: fsys, files: map[string][]byte{}}
+var errOutside = errors.New("it is outside of the kustomization's folder")
+
+// memory is a space of files in memory, all of which are there for all.
+type memory struct {
+	files   map[string][]byte
+	folders map[string]bool
 }
 
-func (c *carefulFS) ReadFile(name string) ([]byte, error) {
-	c.mu.Lock()
-	data, ok := c.files[name]
-	c.mu.Unlock()
-	if ok {
-		return data, nil
+func newMemory() *memory { return &memory{files: map[string][]byte{}, folders: map[string]bool{}} }
+
+func (m *memory) write(name string, data []byte) {
+	m.files[name] = data
+	for dir := path.Dir(name); !m.folders[dir]; dir = path.Dir(dir) {
+		m.folders[dir] = true
 	}
-	data, err := c.FileSystem.ReadFile(name)
-	if err != nil {
-		return nil, err
+}
+
+func (m *memory) folder(name string) (string, error) {
+	if !m.folders[name] {
+		return "", fs.ErrNotExist
 	}
-	if err := checkAliases(data); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	data = untype(name, data)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.files[name] = data
-	return data, nil
+	return name, nil
 }
 
-// replace gives a file other content from now on. On disk it stays as it is.
-func (c *carefulFS) replace(name string, data []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.files[name] = data
-}
-
-// sourcesFS is a file system on which sources are mounted, at sourcesDir.
-type sourcesFS struct {
-	filesys.FileSystem
-	sources filesys.FileSystem
-}
-
-func (s *sourcesFS) of(name string) filesys.FileSystem {
-	if strings.HasPrefix(name, "/"+sourcesDir+"/") {
-		return s.sources
-	}
-	return s.FileSystem
-}
-
-func (s *sourcesFS) IsDir(name string) bool                { return s.of(name).IsDir(name) }
-func (s *sourcesFS) Exists(name string) bool               { return s.of(name).Exists(name) }
-func (s *sourcesFS) ReadDir(name string) ([]string, error) { return s.of(name).ReadDir(name) }
-func (s *sourcesFS) ReadFile(name string) ([]byte, error)  { return s.of(name).ReadFile(name) }
-func (s *sourcesFS) Glob(pattern string) ([]string, error) { return s.of(pattern).Glob(pattern) }
-func (s *sourcesFS) WriteFile(name string, data []byte) error {
-	return s.of(name).WriteFile(name, data)
-}
-func (s *sourcesFS) Walk(name string, f filepath.WalkFunc) error {
-	return s.of(name).Walk(name, f)
-}
-func (s *sourcesFS) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
-	return s.of(name).CleanedAbs(name)
-}
-
-// boundedFS reads files from disk as far as they are reasonable.
-type boundedFS struct {
-	filesys.FileSystem
-	read int64
-}
-
-func (b *boundedFS) ReadFile(name string) ([]byte, error) {
-	data, err := readFile(os.DirFS(filepath.Dir(name)), filepath.Base(name))
-	if err != nil {
-		return nil, err
-	}
-	if b.read += int64(len(data)); b.read > maxTree {
-		return nil, errors.New("files have too many bytes")
+func (m *memory) read(_, name string) ([]byte, error) {
+	data, ok := m.files[name]
+	if !ok {
+		return nil, fs.ErrNotExist
 	}
 	return data, nil
 }
+
+// disk is the machine's disk, with sources mounted at sourcesDir. As with kustomize, files
+// lie in or below the folder of the kustomization that names them; other kustomizations
+// may lie anywhere.
+type disk struct {
+	sources *memory
+	bytes   int64 // that were read
+}
+
+func isSource(name string) bool { return strings.HasPrefix(name, "/"+sourcesDir+"/") }
+
+func (d *disk) folder(name string) (string, error) {
+	if isSource(name) {
+		return d.sources.folder(name)
+	}
+	real, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(real)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		return "", fs.ErrNotExist
+	}
+	return real, nil
+}
+
+func (d *disk) read(folder, name string) ([]byte, error) {
+	if isSource(name) {
+		return d.sources.read(folder, name)
+	}
+	real, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return nil, err
+	}
+	rel, err := filepath.Rel(folder, real)
+	if err != nil || !filepath.IsLocal(rel) {
+		return nil, errOutside
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	data, err := readIn(root, rel)
+	if err != nil {
+		return nil, err
+	}
+	if d.bytes += int64(len(data)); d.bytes > bounds.Tree {
+		return nil, fmt.Errorf("files have more than %d MiB", bounds.Tree>>20)
+	}
+	return data, nil
+}
+
+// checkedFS is all that kustomize reads: what a checker has put there.
+type checkedFS struct {
+	filesys.FileSystem // has nothing
+	folders            map[string]bool
+	files              map[string]*checkedFile
+}
+
+// checkedFile is looked at when it is first read: of a tree most never are.
+type checkedFile struct {
+	once sync.Once
+	data []byte
+	err  error
+	yaml bool // is read as YAML
+}
+
+func newCheckedFS() *checkedFS {
+	return &checkedFS{FileSystem: filesys.MakeFsInMemory(), folders: map[string]bool{}, files: map[string]*checkedFile{}}
+}
+
+// put gives kustomize a file as it is; putYAML one that is made such that kustomize may read
+// it and sees all that is in it.
+func (c *checkedFS) put(name string, data []byte) { c.files[name] = &checkedFile{data: data} }
+func (c *checkedFS) putYAML(name string, data []byte) {
+	c.files[name] = &checkedFile{data: data, yaml: true}
+}
+
+func (c *checkedFS) ReadFile(name string) ([]byte, error) {
+	f := c.files[name]
+	if f == nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	f.once.Do(func() {
+		if !f.yaml {
+			return
+		}
+		f.data = plainEnds(f.data)
+		if err := bounds.YAML(f.data); err != nil {
+			f.err = fmt.Errorf("%s: %w", name, err)
+			return
+		}
+		f.data = untype(name, f.data)
+	})
+	return f.data, f.err
+}
+
+// CleanedAbs is what kustomize asks for a folder by.
+func (c *checkedFS) CleanedAbs(name string) (filesys.ConfirmedDir, string, error) {
+	name = path.Clean(name)
+	switch {
+	case c.folders[name]:
+		return filesys.ConfirmedDir(name), "", nil
+	case c.files[name] != nil:
+		return filesys.ConfirmedDir(path.Dir(name)), path.Base(name), nil
+	}
+	return "", "", &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+func (c *checkedFS) Exists(name string) bool { return c.folders[name] || c.files[name] != nil }
+func (c *checkedFS) IsDir(name string) bool  { return c.folders[name] }

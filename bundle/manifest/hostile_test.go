@@ -30,7 +30,7 @@ func TestHostileInput(t *testing.T) {
 		{"merge bomb", "kind: X\n" + strings.TrimPrefix(bomb(9), "apiVersion: v1\nkind: ConfigMap\n"), "too large"},
 		{"deep", deep(1000), "more than 400 levels"},
 		{"deeper than the parser goes", deep(100_000), "depth"},
-		{"100 MB", "kind: X\nv: " + strings.Repeat("a", 100<<20), "more than 16 MiB"},
+		{"100 MB", "kind: X\nv: " + strings.Repeat("a", 100<<20), "more than 16777216 bytes"},
 		{"no object", "- a\n", "cannot unmarshal"},
 		{"no kind", "a: b\n", "has no kind"},
 		{"item that is none", "kind: List\nitems: [1]\n", "items[0]"},

@@ -12,10 +12,8 @@ import (
 	"unicode/utf8"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
-
-// maxNested bounds YAML in strings in YAML in strings. Katib's trial templates have two levels.
-const maxNested = 4
 
 // Image is a container image that objects need.
 type Image struct {
@@ -79,7 +77,7 @@ type Findings struct {
 // resource, or YAML or JSON inside a string; and those that rules compose. What it cannot
 // tell is a [Doubt], as is a pod's image that is no reference.
 func Images(objs []Object) (*Findings, error) {
-	f := finder{objects: objs, found: map[string]*found{}, budget: 5 * maxNodes}
+	f := finder{objects: objs, found: map[string]*found{}, named: map[string]map[string]any{}, budget: bounds.Visits}
 	var errs []error
 	for _, o := range objs {
 		if err := f.object(o); err != nil {
@@ -118,14 +116,16 @@ type finder struct {
 	objects []Object // all, for rules that need two
 	found   map[string]*found
 	doubts  []Doubt
-	budget  int // nodes that may still be visited
+	budget  int                       // values that may still be visited
+	places  int                       // of images and doubts, so far
+	named   map[string]map[string]any // objects that rules have looked up, by their globs
 
 	// Of the object that is walked:
 	component string
 	list      string // the object's path in a list
 	name      string
 	rules     []*rule
-	used      map[string]bool // paths that a rule has taken
+	used      map[pathID]bool // paths that a rule has taken
 	podSpec   string          // path of its pod's spec; empty if it has none
 	secret    bool            // strings under data are base64
 	crd       bool            // only defaults count: the rest is documentation
@@ -141,7 +141,7 @@ func (f *finder) object(o Object) error {
 	kind, _ := o.Value["kind"].(string)
 	api, _ := o.Value["apiVersion"].(string)
 	f.component, f.list, f.name = o.Source, o.Path, o.name()
-	f.rules, f.used = rulesOf(f.name), map[string]bool{}
+	f.rules, f.used = rulesOf(f.name), map[pathID]bool{}
 	f.podSpec = ""
 	if api == "v1" || strings.HasPrefix(api, "apps/") || strings.HasPrefix(api, "batch/") {
 		f.podSpec = podSpecs[kind]
@@ -159,7 +159,7 @@ func (o Object) name() string {
 
 // node is a position in an object.
 type node struct {
-	path   string
+	path   *fieldPath
 	key    string // the nearest key
 	depth  int
 	nested int  // how many strings it is inside of
@@ -169,31 +169,30 @@ type node struct {
 func (n node) child(key string) node {
 	n.depth++
 	n.key = key
-	switch {
-	case strings.ContainsAny(key, `./" `):
-		n.path += fmt.Sprintf("[%q]", key)
-	case n.path == "" || strings.HasSuffix(n.path, "> "):
-		n.path += key
-	default:
-		n.path += "." + key
-	}
+	n.path = n.path.key(key)
 	n.inside = n.inside || key == "default"
 	return n
 }
 
 func (n node) item(i int) node {
 	n.depth++
-	n.path += fmt.Sprintf("[%d]", i)
+	n.path = n.path.item(i)
 	return n
 }
 
 // walk visits a value and all below it.
 func (f *finder) walk(v any, n node) error {
 	if f.budget--; f.budget < 0 {
-		return errors.New("manifests are too large")
+		return &bounds.Error{What: "values", Limit: bounds.Visits}
 	}
-	if n.depth > maxDepth {
-		return fmt.Errorf("more than %d levels deep", maxDepth)
+	if f.places > bounds.Places || len(f.used) > bounds.Places {
+		return &bounds.Error{What: "places that name an image", Limit: bounds.Places}
+	}
+	if n.depth > bounds.Depth {
+		return &bounds.Error{What: "levels", Limit: bounds.Depth}
+	}
+	if n.path != nil && n.path.size > bounds.PathBytes {
+		return &bounds.Error{What: "bytes in the path of a value", Limit: bounds.PathBytes}
 	}
 	switch v := v.(type) {
 	case map[string]any:
@@ -236,14 +235,14 @@ func (f *finder) mapping(m map[string]any, n node) error {
 // certain takes the fields that are images by their schema: those of containers,
 // wherever a list of containers is found, and of image volumes.
 func (f *finder) certain(key string, v any, n node) {
-	var field func(map[string]any) (any, string)
+	var field func(map[string]any) (v any, path []string)
 	switch key {
 	case "containers", "initContainers", "ephemeralContainers":
-		field = func(m map[string]any) (any, string) { return m["image"], "image" }
+		field = func(m map[string]any) (any, []string) { return m["image"], []string{"image"} }
 	case "volumes":
-		field = func(m map[string]any) (any, string) {
+		field = func(m map[string]any) (any, []string) {
 			image, _ := m["image"].(map[string]any)
-			return image["reference"], "image.reference"
+			return image["reference"], []string{"image", "reference"}
 		}
 	default:
 		return
@@ -251,15 +250,14 @@ func (f *finder) certain(key string, v any, n node) {
 	list, _ := v.([]any)
 	for i, item := range list {
 		m, _ := item.(map[string]any)
-		v, name := field(m)
+		v, path := field(m)
 		ref, _ := v.(string)
 		if ref == "" || f.crd && !n.inside {
 			continue
 		}
-		at := n.item(i)
-		at.path += "." + name
-		f.used[at.path] = true
-		inPod := f.podSpec != "" && n.nested == 0 && n.path == f.podSpec+"."+key
+		at := below(n.item(i), path)
+		f.used[at.path.id] = true
+		inPod := f.podSpec != "" && n.nested == 0 && n.path.is(f.podSpec+"."+key)
 		f.image(ref, at, inPod)
 	}
 }
@@ -283,7 +281,7 @@ func (f *finder) text(s string, n node) error {
 	if f.crd && !n.inside {
 		return nil
 	}
-	if f.secret && n.nested == 0 && strings.HasPrefix(n.path, "data") {
+	if f.secret && n.nested == 0 && n.path.first() == "data" {
 		data, err := base64.StdEncoding.DecodeString(s)
 		if err != nil || !utf8.Valid(data) {
 			return nil
@@ -291,10 +289,10 @@ func (f *finder) text(s string, n node) error {
 		s = string(data)
 	}
 	if docs := structure(s); docs != nil {
-		if n.nested++; n.nested > maxNested {
-			return fmt.Errorf("%s: YAML in strings is nested more than %d times", n.path, maxNested)
+		if n.nested++; n.nested > bounds.Nested {
+			return fmt.Errorf("%s: YAML in strings is nested more than %d times", n.path, bounds.Nested)
 		}
-		n.path += " > "
+		n.path = n.path.add("", intoString)
 		for _, doc := range docs {
 			if err := f.walk(doc, n); err != nil {
 				return err
@@ -303,7 +301,7 @@ func (f *finder) text(s string, n node) error {
 		return nil
 	}
 	f.composeText(s, n)
-	if f.used[n.path] || f.field(s, n) {
+	if f.used[n.path.id] || f.field(s, n) {
 		return nil
 	}
 	for _, ref := range references(s) {
@@ -337,10 +335,11 @@ func (f *finder) field(s string, n node) bool {
 }
 
 func (f *finder) place(n node, shape, rule string) Place {
-	return Place{Component: f.component, Object: f.name, Field: f.list + strings.TrimSuffix(n.path, " > "), Shape: shape, Rule: rule}
+	return Place{Component: f.component, Object: f.name, Field: f.list + strings.TrimSuffix(n.path.String(), intoString), Shape: shape, Rule: rule}
 }
 
 func (f *finder) doubt(text string, n node, rule string) {
+	f.places++
 	f.doubts = append(f.doubts, Doubt{Text: text, Place: f.place(n, ShapeField, rule)})
 }
 
@@ -353,5 +352,8 @@ func (f *finder) add(ref, tier string, n node, shape, rule string) {
 	if tier == bundle.TierRequired {
 		p.tier = tier
 	}
-	p.where[f.place(n, shape, rule)] = true
+	if at := f.place(n, shape, rule); !p.where[at] {
+		p.where[at] = true
+		f.places++
+	}
 }

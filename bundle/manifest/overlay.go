@@ -1,14 +1,13 @@
 package manifest
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"os"
-	"path"
 	"time"
 
 	"go.yaml.in/yaml/v3"
-	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/types"
 
 	"atoll/bundle"
 )
@@ -23,7 +22,7 @@ const (
 
 // overlay runs the user's kustomizations over all objects: what a kustomization has is
 // added, what a kustomize Component says is done to all. They may build upon the tree's sources.
-func (t *tree) overlay(objs []Object, d *bundle.Definition) ([]Object, error) {
+func (t *tree) overlay(ctx context.Context, objs []Object, d *bundle.Definition) ([]Object, error) {
 	if len(d.Overlays) == 0 {
 		return objs, nil
 	}
@@ -38,10 +37,11 @@ func (t *tree) overlay(objs []Object, d *bundle.Definition) ([]Object, error) {
 		if err := t.add(name, os.DirFS(d.Path(dir))); err != nil {
 			return nil, fmt.Errorf("overlay %s: %w", dir, err)
 		}
-		if err := t.check(name); err != nil {
+		kind, err := t.check(name)
+		if err != nil {
 			return nil, fmt.Errorf("overlay %s: %w", dir, err)
 		}
-		if t.isComponent(name) {
+		if kind == types.ComponentKind {
 			kustomizeComponents = append(kustomizeComponents, fmt.Sprint(i))
 		} else {
 			resources = append(resources, fmt.Sprint(i))
@@ -52,10 +52,13 @@ func (t *tree) overlay(objs []Object, d *bundle.Definition) ([]Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(t.fsys.WriteFile("/"+userPhase+"/all.yaml", []byte(text)), t.fsys.WriteFile("/"+userPhase+"/kustomization.yaml", k)); err != nil {
-		return nil, err
+	t.memory.write("/"+userPhase+"/all.yaml", []byte(text))
+	t.memory.write("/"+userPhase+"/kustomization.yaml", k)
+	t.checker.checked.put("/"+userPhase+"/all.yaml", []byte(text)) // is ours: no need to look at it
+	if _, err := t.check(userPhase); err != nil {
+		return nil, fmt.Errorf("overlays: %w", err)
 	}
-	out, err := t.render(userPhase)
+	out, err := t.render(ctx, userPhase)
 	if err != nil {
 		return nil, fmt.Errorf("overlays: %w", err)
 	}
@@ -69,17 +72,4 @@ func (t *tree) overlay(objs []Object, d *bundle.Definition) ([]Object, error) {
 		}
 	}
 	return out, unique(out)
-}
-
-// isComponent tells a kustomize Component from a kustomization.
-func (t *tree) isComponent(dir string) bool {
-	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		data, err := t.fsys.ReadFile(path.Join("/", dir, name))
-		if err != nil {
-			continue
-		}
-		docs, err := decode(data, false)
-		return err == nil && len(docs) > 0 && docs[0]["kind"] == "Component"
-	}
-	return false
 }

@@ -1,82 +1,95 @@
 package manifest
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
-
-	"sigs.k8s.io/kustomize/api/konfig"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
-
-	"atoll/bundle"
-	"atoll/bundle/source"
+	"hash/maphash"
+	"strconv"
+	"strings"
 )
 
-// Read gives the objects of manifests on disk: of a file with YAML or JSON, of a
-// kustomization (its folder), or of every .yaml, .yml and .json file below a folder. A
-// document of a folder that is no Kubernetes object, like Helm's values, is given as it is.
-// What a kustomization names by URL is taken from the sources, which have trees by their names.
-func Read(name string, sources []bundle.Source, trees map[string]*source.Tree) ([]Object, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, fmt.Errorf("reading manifests: %w", err)
-	}
-	if !info.IsDir() {
-		return readManifest(os.DirFS(filepath.Dir(name)), filepath.Base(name), false)
-	}
-	for _, k := range konfig.RecognizedKustomizationFileNames() {
-		if _, err := os.Stat(filepath.Join(name, k)); err == nil {
-			objs, err := readKustomization(name, sources, trees)
-			for i := range objs {
-				objs[i].Source = name
-			}
-			return objs, err
-		}
-	}
-	return readFolder(os.DirFS(name))
+// fieldPath is the way to a value, from its last step: so that a step costs the same however
+// long the way is. Nil is the root.
+type fieldPath struct {
+	up   *fieldPath
+	sep  string // between what is before and the step
+	step string
+	size int    // of the text, in bytes
+	id   pathID // of all steps
 }
 
-func readKustomization(dir string, sources []bundle.Source, trees map[string]*source.Tree) ([]Object, error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return nil, fmt.Errorf("reading manifests: %w", err)
+// pathID tells paths apart. Whoever writes the keys cannot make two that are the same.
+type pathID uint64
+
+var pathSeed = maphash.MakeSeed()
+
+// intoString is the step into YAML or JSON in a string.
+const intoString = " >"
+
+func (p *fieldPath) add(sep, step string) *fieldPath {
+	n := &fieldPath{up: p, sep: sep, step: step, size: len(sep) + len(step)}
+	var before pathID
+	if p != nil {
+		n.size += p.size
+		before = p.id
 	}
-	t := newTree(sources)
-	t.fsys = newCarefulFS(&sourcesFS{FileSystem: &boundedFS{FileSystem: filesys.MakeFsOnDisk()}, sources: filesys.MakeFsInMemory()})
-	if err := errors.Join(t.addSources(trees), t.check(abs)); err != nil {
-		return nil, fmt.Errorf("rendering %s: %w", dir, err)
-	}
-	return t.render(abs)
+	n.id = pathID(maphash.Comparable(pathSeed, struct {
+		before    pathID
+		sep, step string
+	}{before, sep, step}))
+	return n
 }
 
-func readFolder(fsys fs.FS) ([]Object, error) {
-	var objs []Object
-	var files int
-	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !isManifest(name) {
-			return err
-		}
-		if files++; files > maxFiles {
-			return fmt.Errorf("reading manifests: more than %d files", maxFiles)
-		}
-		o, err := readManifest(fsys, name, true)
-		objs = append(objs, o...)
-		return err
-	})
-	return objs, err
-}
-
-func isManifest(name string) bool {
-	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
-}
-
-func readManifest(fsys fs.FS, name string, all bool) ([]Object, error) {
-	data, err := readFile(fsys, name)
-	if err != nil {
-		return nil, fmt.Errorf("reading manifests: %w", err)
+// key is the step to a key of a mapping.
+func (p *fieldPath) key(key string) *fieldPath {
+	sep := p.border()
+	if strings.ContainsAny(key, `./" `) {
+		return p.add(sep, fmt.Sprintf("[%q]", key))
 	}
-	return parse(name, data, all)
+	if p != nil && sep == "" {
+		sep = "."
+	}
+	return p.add(sep, key)
+}
+
+// item is the step to an item of a list.
+func (p *fieldPath) item(i int) *fieldPath { return p.add(p.border(), "["+strconv.Itoa(i)+"]") }
+
+// border is what a structure in a string starts with.
+func (p *fieldPath) border() string {
+	if p != nil && p.step == intoString {
+		return " "
+	}
+	return ""
+}
+
+func (p *fieldPath) String() string {
+	if p == nil {
+		return ""
+	}
+	text := make([]byte, p.size)
+	at := p.size
+	for ; p != nil; p = p.up {
+		at -= copy(text[at-len(p.step):], p.step)
+		at -= copy(text[at-len(p.sep):], p.sep)
+	}
+	return string(text)
+}
+
+// is compares a path with a text, and costs little if they differ.
+func (p *fieldPath) is(text string) bool {
+	if p == nil {
+		return text == ""
+	}
+	return p.size == len(text) && p.String() == text
+}
+
+// first is the first step.
+func (p *fieldPath) first() string {
+	if p == nil {
+		return ""
+	}
+	for p.up != nil {
+		p = p.up
+	}
+	return p.step
 }

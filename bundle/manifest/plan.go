@@ -78,19 +78,19 @@ func (in Input) objects(ctx context.Context, components []string) ([]Object, err
 	}
 	cached := cache{dir: in.Cache, tree: t.digest()}
 	for _, c := range components {
-		if err := t.check(c); err != nil {
+		if _, err := t.check(c); err != nil {
 			return nil, fmt.Errorf("component %s: %w", c, err)
 		}
 	}
 	rendered := make([][]Object, len(components))
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i, c := range components {
 		g.Go(func() (err error) {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
+			if gctx.Err() != nil {
+				return context.Cause(gctx)
 			}
-			rendered[i], err = cached.get(c, func() ([]Object, error) { return t.render(c) })
+			rendered[i], err = cached.get(c, func() ([]Object, error) { return t.render(gctx, c) })
 			return err
 		})
 	}
@@ -101,7 +101,7 @@ func (in Input) objects(ctx context.Context, components []string) ([]Object, err
 	if err := unique(objs); err != nil {
 		return nil, err
 	}
-	return t.overlay(objs, in.Definition)
+	return t.overlay(ctx, objs, in.Definition)
 }
 
 // unique refuses an object that is there twice.

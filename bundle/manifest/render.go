@@ -1,30 +1,16 @@
 package manifest
 
 import (
+	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"io/fs"
 	"path"
-	"sync"
-
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/api/types"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
-	"sigs.k8s.io/kustomize/kyaml/openapi"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/bundle/source"
-)
-
-// Bounds on a tree of kustomizations. Kubeflow 26.03, the largest stack meant to
-// be rendered, is 12 MB when rendered, and its biggest file has 4 MB.
-const (
-	maxFile  = 16 << 20  // bytes of one file
-	maxTree  = 256 << 20 // bytes of all files
-	maxFiles = 50_000
 )
 
 // Object is one Kubernetes object.
@@ -46,27 +32,34 @@ func Render(fsys fs.FS, dir string) ([]Object, error) {
 	if err := t.add("", fsys); err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", dir, err)
 	}
-	if err := t.check(dir); err != nil {
+	if _, err := t.check(dir); err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", dir, err)
 	}
-	return t.render(dir)
+	return t.render(context.Background(), dir)
 }
 
 // tree is all that kustomizations may read.
 type tree struct {
-	fsys    *carefulFS
-	sources []bundle.Source // below sourcesDir
+	memory  *memory
+	checker *checker
 	files   int
 	size    int64     // bytes of all files
 	sum     hash.Hash // over names and contents
-	schema  bool      // a kustomization has an OpenAPI schema of its own
 }
 
 // sourcesDir is where a tree has its sources, each in a folder of its name.
 const sourcesDir = ".sources"
 
+// newTree makes a tree of which all is in memory.
 func newTree(sources []bundle.Source) *tree {
-	return &tree{fsys: newCarefulFS(filesys.MakeFsInMemory()), sources: sources, sum: sha256.New()}
+	m := newMemory()
+	return &tree{memory: m, sum: sha256.New(), checker: newChecker(m, sources, true)}
+}
+
+// newDiskTree makes one that is the machine's disk, with sources in memory.
+func newDiskTree(sources []bundle.Source) *tree {
+	m := newMemory()
+	return &tree{memory: m, sum: sha256.New(), checker: newChecker(&disk{sources: m}, sources, false)}
 }
 
 // add copies a file system into a folder of the tree.
@@ -75,7 +68,11 @@ func (t *tree) add(dir string, fsys fs.FS) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		data, err := readFile(fsys, name)
+		f, err := fsys.Open(name)
+		if err != nil {
+			return err
+		}
+		data, err := bounds.Read(name, f)
 		if err != nil {
 			return err
 		}
@@ -85,12 +82,12 @@ func (t *tree) add(dir string, fsys fs.FS) error {
 
 // addSources mounts the tree's sources.
 func (t *tree) addSources(trees map[string]*source.Tree) error {
-	for _, s := range t.sources {
+	for _, s := range t.checker.sources {
 		if trees[s.Name] == nil {
 			return fmt.Errorf("source %s is not at hand", s.Name)
 		}
 		for name, data := range trees[s.Name].Files() {
-			if len(data) > maxFile {
+			if len(data) > bounds.File {
 				continue // no manifest; should one need it, it will be missed by name
 			}
 			if err := t.addFile(path.Join(sourcesDir, s.Name, name), data); err != nil {
@@ -103,48 +100,35 @@ func (t *tree) addSources(trees map[string]*source.Tree) error {
 
 // addFile refuses what is out of bounds.
 func (t *tree) addFile(name string, data []byte) error {
-	if t.files++; t.files > maxFiles {
-		return fmt.Errorf("more than %d files", maxFiles)
+	if t.files++; t.files > bounds.Files {
+		return fmt.Errorf("more than %d files", bounds.Files)
 	}
-	if t.size += int64(len(data)); t.size > maxTree {
-		return fmt.Errorf("files have more than %d MiB", maxTree>>20)
+	if t.size += int64(len(data)); t.size > bounds.Tree {
+		return fmt.Errorf("files have more than %d MiB", bounds.Tree>>20)
 	}
-	if len(data) > maxFile {
-		return fmt.Errorf("%s has more than %d MiB", name, maxFile>>20)
+	if len(data) > bounds.File {
+		return fmt.Errorf("%s has more than %d MiB", name, bounds.File>>20)
 	}
 	fmt.Fprintf(t.sum, "%s\x00%d\x00", name, len(data))
 	t.sum.Write(data)
-	return t.fsys.WriteFile(path.Join("/", name), data)
+	t.memory.write(path.Join("/", name), data)
+	return nil
 }
 
-// check makes sure that all that the kustomization in dir needs is in the tree, and
-// points what it names by URL at the sources.
-func (t *tree) check(dir string) error {
-	c := localChecker{fsys: t.fsys, sources: t.sources, inTree: !path.IsAbs(dir), seen: map[string]bool{}}
-	err := c.folder(path.Join("/", dir))
-	t.schema = t.schema || c.schema
-	return err
+// check makes sure that all that the kustomization in dir needs is in the tree, points what
+// it names by URL at the sources, and returns its kind.
+func (t *tree) check(dir string) (kind string, err error) {
+	dir, err = t.checker.folder(path.Join("/", dir))
+	return t.checker.kinds[dir], err
 }
-
-// schemas guards kustomize's OpenAPI schema, which the whole process shares. It is read
-// by every rendering and changed only where a kustomization brings one of its own.
-// https://github.com/kubernetes-sigs/kustomize/issues/4824
-var schemas sync.RWMutex
 
 // render builds what check has seen. Several may run at once.
-func (t *tree) render(dir string) ([]Object, error) {
-	if t.schema {
-		schemas.Lock()
-		defer schemas.Unlock()
-		defer openapi.ResetOpenAPI()
-	} else {
-		schemas.RLock()
-		defer schemas.RUnlock()
+func (t *tree) render(ctx context.Context, dir string) ([]Object, error) {
+	real, err := t.checker.space.folder(path.Join("/", dir))
+	if err != nil {
+		return nil, fmt.Errorf("rendering %s: %w", dir, err)
 	}
-	opts := krusty.MakeDefaultOptions()
-	opts.LoadRestrictions = types.LoadRestrictionsNone // the tree is all there is
-	opts.Reorder = krusty.ReorderOptionLegacy          // sorted by kind, namespace and name
-	resources, err := krusty.MakeKustomizer(opts).Run(t.fsys, path.Join("/", dir))
+	resources, err := kustomize(ctx, t.checker.checked, real, t.checker.schema)
 	if err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", dir, err)
 	}
@@ -159,19 +143,4 @@ func (t *tree) render(dir string) ([]Object, error) {
 		}
 	}
 	return objs, nil
-}
-
-func readFile(fsys fs.FS, name string) ([]byte, error) {
-	f, err := fsys.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s has more than %d MiB", name, maxFile>>20)
-	}
-	return data, nil
 }

@@ -121,7 +121,7 @@ func globs(glob, object string) bool {
 // compose applies the rules to a mapping, and notes what they use.
 func (f *finder) compose(m map[string]any, n node) {
 	for _, r := range f.rules {
-		if r.match == nil && (r.Field == "" || r.Field == strings.TrimSpace(n.path)) {
+		if r.match == nil && (r.Field == "" || n.path.is(r.Field)) {
 			f.expand(r, m, n)
 		}
 	}
@@ -130,7 +130,7 @@ func (f *finder) compose(m map[string]any, n node) {
 // composeText applies the rules that look into a text.
 func (f *finder) composeText(s string, n node) {
 	for _, r := range f.rules {
-		if r.match == nil || r.Field != n.path {
+		if r.match == nil || !n.path.is(r.Field) {
 			continue
 		}
 		found := r.match.FindStringSubmatch(s)
@@ -155,7 +155,7 @@ func (f *finder) expand(r *rule, m map[string]any, n node) {
 		return
 	}
 	var ref strings.Builder
-	used := map[string]bool{}
+	used := map[pathID]bool{}
 	for _, g := range r.groups {
 		text, missing := f.fill(g, m, n, used)
 		switch {
@@ -179,7 +179,7 @@ func (f *finder) expand(r *rule, m map[string]any, n node) {
 
 // fill gives a group's text, or the first path that is not there. The places of the paths
 // that are go to used.
-func (f *finder) fill(g group, m map[string]any, n node, used map[string]bool) (text, missing string) {
+func (f *finder) fill(g group, m map[string]any, n node, used map[pathID]bool) (text, missing string) {
 	var b strings.Builder
 	for _, p := range g.parts {
 		b.WriteString(p.text)
@@ -196,7 +196,7 @@ func (f *finder) fill(g group, m map[string]any, n node, used map[string]bool) (
 		}
 		b.WriteString(v)
 		if p.object == "" {
-			used[below(n, p.path).path] = true
+			used[below(n, p.path).path.id] = true
 		}
 	}
 	return b.String(), ""
@@ -204,12 +204,17 @@ func (f *finder) fill(g group, m map[string]any, n node, used map[string]bool) (
 
 // lookup gives the first object that fits a glob, or nil.
 func (f *finder) lookup(glob string) map[string]any {
+	if known, ok := f.named[glob]; ok {
+		return known
+	}
+	f.named[glob] = nil
 	for _, o := range f.objects {
 		if globs(glob, o.name()) {
-			return o.Value
+			f.named[glob] = o.Value
+			break
 		}
 	}
-	return nil
+	return f.named[glob]
 }
 
 // at follows a path of keys.

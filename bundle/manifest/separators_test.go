@@ -198,7 +198,7 @@ func TestBombAfterEnd(t *testing.T) {
 	if _, err := manifest.Parse("f.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), "too large or too deep") {
 		t.Errorf("Parse: got %v", err)
 	}
-	if _, err := manifest.Read(tree(t, map[string]string{"f.yaml": text}, true), nil, nil); err == nil || !strings.Contains(err.Error(), "too large or too deep") {
+	if _, err := manifest.Read(t.Context(), tree(t, map[string]string{"f.yaml": text}, true), nil, nil); err == nil || !strings.Contains(err.Error(), "too large or too deep") {
 		t.Errorf("as a kustomization: got %v", err)
 	}
 }

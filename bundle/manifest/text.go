@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // candidate matches what may be a reference inside of a text: a path with a tag, a
@@ -79,7 +80,7 @@ func structure(s string) []any {
 	if !strings.Contains(head, "\n") && !strings.HasPrefix(head, "{") && !strings.HasPrefix(head, "[") {
 		return nil
 	}
-	if checkAliases([]byte(s)) != nil {
+	if bounds.YAML([]byte(s)) != nil {
 		return nil
 	}
 	var docs []any

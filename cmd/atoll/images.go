@@ -115,7 +115,7 @@ func (o *imagesOptions) find(ctx context.Context) (*manifest.Findings, error) {
 	if err != nil {
 		return nil, err
 	}
-	objs, err := manifest.Read(o.manifests, sources, trees)
+	objs, err := manifest.Read(ctx, o.manifests, sources, trees)
 	if err != nil {
 		return nil, hintSource(err)
 	}

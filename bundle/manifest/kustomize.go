@@ -29,6 +29,9 @@ func kustomize(ctx context.Context, fsys filesys.FileSystem, dir string, ownSche
 		resources resmap.ResMap
 		err       error
 	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	done := make(chan result, 1)
 	go func() {
 		loadSchema()

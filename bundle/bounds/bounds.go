@@ -29,10 +29,10 @@ const (
 
 // Bounds on the search for images.
 const (
-	Visits    = 10_000_000 // values of all objects, those of YAML in strings too
-	Nested    = 4          // YAML in strings in YAML in strings
-	PathBytes = 4096       // bytes of the path of keys to a value
-	Places    = 20_000     // places that name an image
+	Visits    = 10_000_000 // values of all objects, those of YAML in strings too; Kubeflow: 181,000
+	Nested    = 4          // YAML in strings in YAML in strings; Kubeflow, in Katib's templates: 2
+	PathBytes = 4096       // bytes of the path of keys to a value; Kubeflow: 438
+	Places    = 20_000     // places that name an image; Kubeflow: 140
 )
 
 // Error is the error for what is out of bounds.

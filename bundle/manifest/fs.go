@@ -20,11 +20,12 @@ type space interface {
 	// folder returns the true path of a folder: with no symbolic link in it.
 	folder(name string) (string, error)
 	// read reads a regular file for the kustomization of a folder. One that is not for it
-	// to see is an error that is errOutside.
+	// to see is an [ErrOutside].
 	read(folder, name string) ([]byte, error)
 }
 
-var errOutside = errors.New("it is outside of the kustomization's folder")
+// ErrOutside says that a kustomization names a file that is neither in its folder nor below.
+var ErrOutside = errors.New("it is outside of the kustomization's folder")
 
 // memory is a space of files in memory, all of which are there for all.
 type memory struct {
@@ -94,7 +95,7 @@ func (d *disk) read(folder, name string) ([]byte, error) {
 	}
 	rel, err := filepath.Rel(folder, real)
 	if err != nil || !filepath.IsLocal(rel) {
-		return nil, errOutside
+		return nil, ErrOutside
 	}
 	root, err := os.OpenRoot(folder)
 	if err != nil {

@@ -34,6 +34,12 @@ func TestHostileInput(t *testing.T) {
 		{"no object", "- a\n", "cannot unmarshal"},
 		{"no kind", "a: b\n", "has no kind"},
 		{"item that is none", "kind: List\nitems: [1]\n", "items[0]"},
+		{"a long key over many items", "kind: X\n? " + strings.Repeat("k", 1<<20) + "\n:\n" + strings.Repeat("- {a: b/c:1}\n", 3000), "more than 1024 bytes in a key"},
+		{"many keys", "kind: X\nv:\n" + keys(80_000), "more than 4096 keys in a mapping"},
+		{"many keys in a string", "kind: X\nv:\n- image: a/b:1\n- " + strings.Repeat("[", 300) + strings.Repeat("]", 300) + "\n- |\n" + keys(80_000), ""},
+		{"a long way", "kind: X\nv: " + strings.Repeat("{"+strings.Repeat("k", 1000)+": ", 5) + strings.Repeat("}", 5) + "\n", "more than 4096 bytes in the path"},
+		{"many places", "kind: X\nv:\n" + strings.Repeat("- a/b:1\n", 20_002), "more than 20000 places"},
+		{"many places in pods", "kind: X\ncontainers:\n" + strings.Repeat("- {image: '{}'}\n", 20_001) + "v: x\n", "more than 20000 places"},
 		{"strings in strings", "kind: X\nv: " + fmt.Sprintf("%q", nest(6)) + "\n", "nested more than 4 times"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -41,10 +47,35 @@ func TestHostileInput(t *testing.T) {
 			if err == nil {
 				_, err = manifest.Images(objs)
 			}
-			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "f.yaml") {
+			if tc.want == "" && err == nil {
+				return
+			}
+			if err == nil || tc.want == "" || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "f.yaml") {
 				t.Fatalf("got %v, want an error with f.yaml and %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// keys is a mapping of n keys, set in.
+func keys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "  k%d: x\n", i)
+	}
+	return b.String()
+}
+
+// TestManyObjects has as many objects as a rule looks for another one, which each of them
+// could be.
+func TestManyObjects(t *testing.T) {
+	var objs []manifest.Object
+	for i := range 20_000 {
+		objs = append(objs, manifest.Object{Source: "x", Value: map[string]any{"kind": "ConfigMap", "apiVersion": "v1", "metadata": map[string]any{"name": fmt.Sprintf("kubeflow-pipelines-profile-controller-code%d", i)},
+			"data": map[string]any{"sync.py": `"FRONTEND_IMAGE", "a/b"`}}})
+	}
+	if _, err := manifest.Images(objs); err != nil {
+		t.Error(err)
 	}
 }
 

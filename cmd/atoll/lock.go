@@ -234,6 +234,9 @@ func hintSource(err error) error {
 	if errors.As(err, &remote) {
 		return withHint(err, "put it beside the kustomization, or give the source that has it by --source NAME=PATH")
 	}
+	if errors.Is(err, manifest.ErrOutside) {
+		return withHint(err, "give the folder of that file a kustomization.yaml, and name the folder")
+	}
 	return err
 }
 

@@ -85,14 +85,15 @@ func renderers(ctx context.Context, dir, atoll string) ([]*renderer, error) {
 		return nil, err
 	}
 	cache := filepath.Join(dir, "cache")
-	images := []string{atoll, "images", "-f", definition, "--cache", cache, "--allow-modified", "kubeflow-manifests",
+	sources := []string{"--allow-modified", "kubeflow-manifests",
 		"--source", "kubeflow-manifests=" + tree, "--source", "argo-workflows=" + filepath.Join(dir, "argo-workflows-3.7.3"),
 		"--source", "jobset=" + filepath.Join(dir, "jobset-0.10.1/manifests.yaml")}
+	images := append([]string{atoll, "images", "-f", definition, "--cache", cache}, sources...)
 	return []*renderer{
 		{name: "kustomize build example", args: []string{filepath.Join(dir, "kustomize"), "build", "--load-restrictor", "LoadRestrictionsNone", filepath.Join(local, "example")}},
 		{name: "atoll images, nothing cached", args: images, before: func() error { return os.RemoveAll(cache) }},
 		{name: "atoll images, again", args: images},
-		{name: "atoll images --manifests example", args: []string{atoll, "images", "--manifests", filepath.Join(local, "example")}},
+		{name: "atoll images --manifests example", args: append([]string{atoll, "images", "--manifests", filepath.Join(tree, "example")}, sources...)},
 	}, nil
 }
 

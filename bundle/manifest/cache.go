@@ -16,7 +16,7 @@ import (
 )
 
 // cacheFormat changes when the same tree gives other objects, or they are kept otherwise.
-const cacheFormat = "1"
+const cacheFormat = "2"
 
 // cache keeps the objects of components, by what they are rendered from.
 type cache struct {

@@ -2,11 +2,15 @@
 // that it needs. All of it is pure: files come from a stack, its sources and the user's
 // overlays, nothing is fetched, and the same input gives the same output.
 //
-// [Plan] goes this way: every component is rendered (render.go, with the URLs of sources
-// pointed at them by local.go; cache.go keeps the result), the user's overlays run over all
-// (overlay.go), images are found (images.go, rules.go), what the stack and the definition
-// say of them is applied (policy.go, prune.go), and the objects are put into phases.
+// [Plan] goes this way: every component is checked (check.go and plugin.go, which point the
+// URLs of sources at them) and rendered (kustomize.go; cache.go keeps the result), the user's
+// overlays run over all (overlay.go), images are found (images.go, rules.go), what the stack
+// and the definition say of them is applied (policy.go, prune.go), and the objects are put
+// into phases.
 //
-// Input is not trusted. Files, documents and nesting are bounded, and a YAML file
-// whose aliases would grow beyond these bounds is refused before it is expanded.
+// Input is not trusted. All of it is within the bounds of package bounds before it is
+// decoded. Kustomize reads what was checked, encoded anew, and nothing else (fs.go): a
+// path that was not seen is not there, and none that it is given can be taken for remote.
+// Should the check miss something all the same, kustomize finds no git and no network
+// (guard.go). Plugins are those built in; Helm, programs and containers are refused.
 package manifest

@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -23,9 +22,6 @@ type space interface {
 	// to see is an [ErrOutside].
 	read(folder, name string) ([]byte, error)
 }
-
-// ErrOutside says that a kustomization names a file that is neither in its folder nor below.
-var ErrOutside = errors.New("it is outside of the kustomization's folder")
 
 // memory is a space of files in memory, all of which are there for all.
 type memory struct {
@@ -89,20 +85,7 @@ func (d *disk) read(folder, name string) ([]byte, error) {
 	if isSource(name) {
 		return d.sources.read(folder, name)
 	}
-	real, err := filepath.EvalSymlinks(name)
-	if err != nil {
-		return nil, err
-	}
-	rel, err := filepath.Rel(folder, real)
-	if err != nil || !filepath.IsLocal(rel) {
-		return nil, ErrOutside
-	}
-	root, err := os.OpenRoot(folder)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	data, err := readIn(root, rel)
+	data, err := readInside(folder, name)
 	if err != nil {
 		return nil, err
 	}

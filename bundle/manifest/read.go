@@ -28,7 +28,7 @@ func Read(ctx context.Context, name string, sources []bundle.Source, trees map[s
 		return nil, fmt.Errorf("reading manifests: %w", err)
 	}
 	if !info.IsDir() {
-		data, err := bounds.ReadFile(name)
+		data, err := bundle.ReadRegular(name, bounds.File)
 		if err != nil {
 			return nil, fmt.Errorf("reading manifests: %w", err)
 		}
@@ -62,14 +62,13 @@ func readKustomization(ctx context.Context, dir string, sources []bundle.Source,
 }
 
 func readFolder(ctx context.Context, dir string) ([]Object, error) {
-	root, err := os.OpenRoot(dir)
+	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, fmt.Errorf("reading manifests: %w", err)
 	}
-	defer root.Close()
 	var objs []Object
 	var files, size int
-	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(os.DirFS(real), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !isManifest(name) {
 			return err
 		}
@@ -79,9 +78,9 @@ func readFolder(ctx context.Context, dir string) ([]Object, error) {
 		if files++; files > bounds.Files {
 			return fmt.Errorf("reading manifests: more than %d files", bounds.Files)
 		}
-		data, err := readIn(root, name)
+		data, err := readInside(real, filepath.Join(real, name))
 		if err != nil {
-			return fmt.Errorf("reading manifests: %w", err)
+			return fmt.Errorf("reading manifests: %s: %w", name, err)
 		}
 		if size += len(data); size > bounds.Tree {
 			return errors.New("reading manifests: files have too many bytes")
@@ -93,12 +92,20 @@ func readFolder(ctx context.Context, dir string) ([]Object, error) {
 	return objs, err
 }
 
-func readIn(root *os.Root, name string) ([]byte, error) {
-	f, err := bounds.OpenIn(root, name)
+// ErrOutside says that a file is neither in the folder that it must be in nor below.
+var ErrOutside = errors.New("it is outside of the folder")
+
+// readInside reads a regular file in a folder, whose true path is given. No symbolic link
+// leads out of it.
+func readInside(folder, name string) ([]byte, error) {
+	real, err := filepath.EvalSymlinks(name)
 	if err != nil {
 		return nil, err
 	}
-	return bounds.Read(name, f)
+	if rel, err := filepath.Rel(folder, real); err != nil || !filepath.IsLocal(rel) {
+		return nil, ErrOutside
+	}
+	return bundle.ReadRegular(real, bounds.File)
 }
 
 func isManifest(name string) bool {

@@ -3,8 +3,10 @@ package manifest
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"path"
 
@@ -68,11 +70,7 @@ func (t *tree) add(dir string, fsys fs.FS) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		f, err := fsys.Open(name)
-		if err != nil {
-			return err
-		}
-		data, err := bounds.Read(name, f)
+		data, err := readFile(fsys, name)
 		if err != nil {
 			return err
 		}
@@ -143,4 +141,19 @@ func (t *tree) render(ctx context.Context, dir string) ([]Object, error) {
 		}
 	}
 	return objs, nil
+}
+
+func readFile(fsys fs.FS, name string) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, bounds.File+1))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if len(data) > bounds.File {
+		return nil, fmt.Errorf("%s has more than %d MiB", name, bounds.File>>20)
+	}
+	return data, nil
 }

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 what kustomize deprecates it reads, and so do we
+
 package manifest
 
 import (
@@ -115,7 +117,7 @@ func (k *kustomization) check() error {
 		return fmt.Errorf("parsing %s: %w", k.show(k.file), err)
 	}
 	k.kinds[k.dir] = parsed.Kind
-	if parsed.HelmCharts != nil || parsed.HelmGlobals != nil {
+	if len(parsed.HelmCharts) > 0 || parsed.HelmGlobals != nil {
 		return fmt.Errorf("%s: helm charts are not rendered: render the chart, and name what comes of it", k.show(k.file))
 	}
 	if err := k.paths(parsed); err != nil {

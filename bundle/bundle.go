@@ -25,6 +25,11 @@ type Bundle struct {
 	images    []Image
 	artifacts []Artifact
 	damage    []error // why artifacts cannot be read
+
+	root       v1.Descriptor   // the root index
+	entries    []v1.Descriptor // of it
+	top        []v1.Descriptor // entries of index.json that should be the same
+	signatures []v1.Descriptor // entries of index.json that should be signatures of the root index
 }
 
 // section is where a blob is.
@@ -34,7 +39,7 @@ type section struct{ offset, size int64 }
 type Image struct {
 	// Name is the canonical reference that was locked.
 	Name string `json:"name"`
-	// RefName is its name in index.json: Name, with a synthetic tag in place of the
+	// RefName is its name in the index: Name, with a synthetic tag in place of the
 	// digest if that is all it has (docker.io/library/busybox:sha256-0123456789ab).
 	RefName   string          `json:"refName"`
 	Digest    v1.Hash         `json:"digest"`
@@ -44,7 +49,7 @@ type Image struct {
 	Manifest v1.Hash `json:"manifest"`
 	Size     int64   `json:"size"`
 
-	entry v1.Descriptor // the entry of index.json
+	entry v1.Descriptor // the entry of the root index
 }
 
 // Bounds of a bundle, so that a hostile one cannot exhaust memory.
@@ -53,24 +58,37 @@ const (
 	maxDocument = 64 << 20 // a lock or plan; that of Kubeflow is under 10 MiB
 )
 
+// Trust is what a bundle must be to be opened. Each may be zero: any will do.
+type Trust struct {
+	// Digest is that of the bundle: of its root index.
+	Digest v1.Hash
+	// Key is what the bundle must be signed with.
+	Key Verifier
+}
+
 // Open opens the bundle in the file or block device at path. Bytes after the
 // tar's end are ignored. A bundle that is cut short gives an error that wraps
 // [ErrIncomplete]. Open reads the tar's headers and the index but no images: whether
 // they are whole and right is for [Bundle.Verify] to say.
-func Open(path string) (*Bundle, error) {
+func Open(path string) (*Bundle, error) { return OpenTrusted(path, Trust{}) }
+
+// OpenTrusted is Open of a bundle that must be a certain one. Nothing of it is taken that
+// the digest, or the signed one, does not lead to. Another bundle than that of the digest
+// is a [CorruptError], and one that is not signed with the key a [ErrUntrusted].
+func OpenTrusted(path string, t Trust) (*Bundle, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
 	}
 	b := &Bundle{path: path, f: f, blobs: map[v1.Hash]section{}}
-	if err := b.read(); err != nil {
+	if err := b.read(t); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("opening bundle %s: %w", path, err)
 	}
 	return b, nil
 }
 
-func (b *Bundle) read() error {
+func (b *Bundle) read(t Trust) error {
 	length, err := b.f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
@@ -82,10 +100,18 @@ func (b *Bundle) read() error {
 	if err != nil {
 		return err
 	}
-	return b.readIndex(index)
+	if err := b.readTop(index, t.Digest); err != nil {
+		return err
+	}
+	if t.Key != nil {
+		if err := b.VerifySignature(t.Key); err != nil {
+			return err
+		}
+	}
+	return b.readRoot()
 }
 
-// scan finds every member of the tar and gives the content of index.json.
+// scan finds every member of the tar and returns the content of index.json.
 func (b *Bundle) scan(length int64) ([]byte, error) {
 	tr := tar.NewReader(b.f) // skips contents by seeking
 	var index []byte
@@ -168,26 +194,62 @@ func plain(h *tar.Header) bool {
 	return h.Typeflag == tar.TypeReg
 }
 
-func (b *Bundle) readIndex(data []byte) error {
+// readTop reads index.json. All that is taken from it is which blobs are the root index and
+// its signatures; for the rest see checkTop.
+func (b *Bundle) readTop(data []byte, want v1.Hash) error {
 	var index v1.IndexManifest
 	if err := parse(data, &index); err != nil {
 		return fmt.Errorf("parsing index.json: %w", err)
 	}
-	if index.SchemaVersion != 2 {
-		return fmt.Errorf("parsing index.json: schema version %d is not 2", index.SchemaVersion)
+	for _, d := range index.Manifests {
+		switch {
+		case d.Annotations[kindAnnotation] == kindSignature:
+			b.signatures = append(b.signatures, d)
+		case d.ArtifactType != artifactBundle:
+			b.top = append(b.top, d)
+		case b.root.Digest != v1.Hash{}:
+			return errors.New("index.json has two root indexes")
+		case !valid(d.Digest):
+			return fmt.Errorf("parsing index.json: %q is no sha256 digest", d.Digest)
+		default:
+			b.root = d
+		}
 	}
+	if b.root.Digest == (v1.Hash{}) {
+		return fmt.Errorf("index.json has no root index (artifactType %s): it was changed, or an older atoll made it", artifactBundle)
+	}
+	if want != (v1.Hash{}) && b.root.Digest != want {
+		return &CorruptError{Name: "bundle (its root index)", Want: want, Got: b.root.Digest}
+	}
+	return nil
+}
+
+// readRoot reads the root index, and with it everything else that a bundle says of itself.
+func (b *Bundle) readRoot() error {
+	data, err := b.load(b.root.Digest)
+	if err != nil {
+		return fmt.Errorf("reading the root index: %w", err)
+	}
+	var index v1.IndexManifest
+	if err := parse(data, &index); err != nil {
+		return fmt.Errorf("parsing the root index: %w", err)
+	}
+	if index.SchemaVersion != 2 || index.ArtifactType != artifactBundle {
+		return fmt.Errorf("parsing the root index: version %d, type %q: not what this atoll reads", index.SchemaVersion, index.ArtifactType)
+	}
+	b.entries = index.Manifests
 	names := map[string]bool{}
 	for i, d := range index.Manifests {
 		name := d.Annotations[refNameAnnotation]
 		switch {
 		case !valid(d.Digest):
-			return fmt.Errorf("parsing index.json: entry %d has no sha256 digest", i+1)
+			return fmt.Errorf("parsing the root index: entry %d has no sha256 digest", i+1)
 		case d.ArtifactType != "" && name == "":
 			if err := b.readArtifact(d); err != nil {
 				b.damage = append(b.damage, err)
 			}
 		case name == "" || name != d.Annotations[imageNameAnnotation] || names[name]:
-			return fmt.Errorf("parsing index.json: entry %d (%s) has no name, two, or another's", i+1, d.Digest)
+			return fmt.Errorf("parsing the root index: entry %d (%s) has no name, two, or another's", i+1, d.Digest)
 		default:
 			names[name] = true
 			b.images = append(b.images, Image{Name: referenceOf(name, d.Digest), RefName: name, Digest: d.Digest, MediaType: d.MediaType, entry: d})
@@ -241,6 +303,10 @@ func (b *Bundle) Reopen() (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Digest is the digest of the bundle's root index, and so of all that is in it. Signing a
+// bundle does not change it.
+func (b *Bundle) Digest() v1.Hash { return b.root.Digest }
 
 // Size is the length of the bundle in bytes, without what follows the tar's end.
 func (b *Bundle) Size() int64 { return b.size }

@@ -245,42 +245,104 @@ func TestVerifyIncomplete(t *testing.T) {
 	}
 }
 
-func TestVerifyIndexAgainstLock(t *testing.T) {
-	path, _ := small(t)
+// change packs a bundle's members anew after a change of index.json and root index. A root
+// index that the change left alone stays as it is, with its digest.
+func change(t testing.TB, path string, edit func(top, root *v1.IndexManifest)) []byte {
+	t.Helper()
 	list, data := members(t, path)
-	for name, test := range map[string]struct {
-		change func(*v1.IndexManifest)
-		want   string
-	}{
-		"image left out": {func(m *v1.IndexManifest) { m.Manifests = m.Manifests[1:] }, "not in index.json"},
-		"renamed": {func(m *v1.IndexManifest) {
-			m.Manifests[0].Annotations["org.opencontainers.image.ref.name"] = "docker.io/library/busybox:1.29"
-			m.Manifests[0].Annotations["io.containerd.image.name"] = "docker.io/library/busybox:1.29"
-		}, "not locked"},
-		"exchanged":         {func(m *v1.IndexManifest) { m.Manifests[0].Digest = m.Manifests[1].Digest }, "in the lock"},
-		"artifact left out": {func(m *v1.IndexManifest) { m.Manifests = m.Manifests[:2] }, "no such file"},
-		"retyped artifact":  {func(m *v1.IndexManifest) { m.Manifests[2].ArtifactType = "application/x" }, "the index says"},
-		"wrong size":        {func(m *v1.IndexManifest) { m.Manifests[0].Size++ }, "its manifest says"},
-	} {
-		var index v1.IndexManifest
-		if err := json.Unmarshal(data["index.json"], &index); err != nil {
+	var top, root v1.IndexManifest
+	if err := json.Unmarshal(data["index.json"], &top); err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(top.Manifests, func(d v1.Descriptor) bool { return d.ArtifactType == "application/vnd.atoll.bundle.v1" })
+	old := top.Manifests[at]
+	oldName := "blobs/sha256/" + old.Digest.Hex
+	if err := json.Unmarshal(data[oldName], &root); err != nil {
+		t.Fatal(err)
+	}
+	edit(&top, &root)
+	encode := func(v any) string {
+		data, err := json.Marshal(v)
+		if err != nil {
 			t.Fatal(err)
 		}
-		test.change(&index)
-		var files []file
-		for _, h := range list {
-			content := data[h.Name]
-			if h.Name == "index.json" {
-				var err error
-				if content, err = json.Marshal(index); err != nil {
-					t.Fatal(err)
-				}
-			}
-			files = append(files, file{h.Name, string(content)})
+		return string(data)
+	}
+	rootData := encode(root)
+	now := bundle.DigestOf([]byte(rootData))
+	for i := range top.Manifests {
+		if d := &top.Manifests[i]; d.Digest == old.Digest {
+			d.Digest, d.Size = now, int64(len(rootData))
 		}
-		err := verify(t, filepath.Join(t.TempDir(), "b"), makeTar(t, files...))
-		if err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%s: %v", name, err)
+	}
+	var files []file
+	for _, h := range list {
+		switch h.Name {
+		case "index.json":
+			files = append(files, file{h.Name, encode(top)})
+		case oldName:
+			files = append(files, file{"blobs/sha256/" + now.Hex, rootData})
+		default:
+			files = append(files, file{h.Name, string(data[h.Name])})
+		}
+	}
+	slices.SortStableFunc(files[2:], func(a, b file) int { return strings.Compare(a.name, b.name) })
+	return makeTar(t, files...)
+}
+
+// What index.json and root index say must agree, and fit the lock.
+func TestVerifyIndexes(t *testing.T) {
+	path, _ := small(t)
+	// Image 0 is busybox, image 1 is x, then come the artifacts, k3s first.
+	rename := func(m *v1.IndexManifest) {
+		m.Manifests[0].Annotations["org.opencontainers.image.ref.name"] = "docker.io/library/busybox:1.29"
+		m.Manifests[0].Annotations["io.containerd.image.name"] = "docker.io/library/busybox:1.29"
+	}
+	for name, test := range map[string]struct {
+		edit      func(*v1.IndexManifest)
+		top, both string // what is told of a change of index.json alone, and of both
+	}{
+		"image left out":    {func(m *v1.IndexManifest) { m.Manifests = m.Manifests[1:] }, "busybox:1.28 is in the root index but not in index.json", "locked but not in the root index"},
+		"image twice":       {func(m *v1.IndexManifest) { m.Manifests = append(m.Manifests, m.Manifests[0]) }, "in index.json twice", "another's"},
+		"renamed":           {rename, "busybox:1.29 is in index.json but not in the root index", "in the root index but not locked"},
+		"tag exchanged":     {func(m *v1.IndexManifest) { m.Manifests[0].Digest = m.Manifests[1].Digest }, "in index.json, sha256:", "in the lock"},
+		"artifact left out": {func(m *v1.IndexManifest) { m.Manifests = slices.Delete(m.Manifests, 2, 6) }, "not in index.json", "no such file"},
+		"retyped artifact":  {func(m *v1.IndexManifest) { m.Manifests[2].ArtifactType = "application/x" }, "application/x (sha256:", "the index says"},
+		"wrong size":        {func(m *v1.IndexManifest) { m.Manifests[0].Size++ }, "described otherwise", "its manifest says"},
+		"annotated":         {func(m *v1.IndexManifest) { m.Manifests[0].Annotations["x"] = "y" }, "described otherwise", ""},
+	} {
+		for _, both := range []bool{false, true} {
+			data := change(t, path, func(top, root *v1.IndexManifest) {
+				test.edit(top)
+				if both {
+					test.edit(root)
+				}
+			})
+			want := test.top
+			if both {
+				want = test.both
+			}
+			err := verify(t, filepath.Join(t.TempDir(), "b"), data)
+			if (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, both %v: %v, want %q", name, both, err, want)
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		edit func(top, root *v1.IndexManifest)
+		want string
+	}{
+		"no root":      {func(top, _ *v1.IndexManifest) { top.Manifests = top.Manifests[:6] }, "has no root index"},
+		"two roots":    {func(top, _ *v1.IndexManifest) { top.Manifests = append(top.Manifests, top.Manifests[6]) }, "two root indexes"},
+		"another type": {func(_, root *v1.IndexManifest) { root.ArtifactType = "application/x" }, "not what this atoll reads"},
+		"version":      {func(_, root *v1.IndexManifest) { root.SchemaVersion = 3 }, "not what this atoll reads"},
+		"no digest":    {func(_, root *v1.IndexManifest) { root.Manifests[0].Digest = v1.Hash{Algorithm: "sha256", Hex: "a"} }, "parsing the root index"},
+		"nameless":     {func(_, root *v1.IndexManifest) { root.Manifests[0].Annotations = nil }, "has no name"},
+		"two names":    {func(_, root *v1.IndexManifest) { delete(root.Manifests[0].Annotations, "io.containerd.image.name") }, "has no name"},
+		"called image": {func(top, _ *v1.IndexManifest) { top.Manifests[6].MediaType = "application/x" }, "otherwise than it is"},
+	} {
+		if err := verify(t, filepath.Join(t.TempDir(), "b"), change(t, path, test.edit)); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 	}
 }

@@ -15,6 +15,8 @@ var (
 	// ErrUnauthenticated says that packages would come from an archive whose signature
 	// nobody has checked.
 	ErrUnauthenticated = errors.New("no key would vouch for what the archive has")
+	// ErrUntrusted says that something is not signed with the key that it should be signed with.
+	ErrUntrusted = errors.New("is not signed with the key")
 )
 
 // A CorruptError names content whose bytes are not what its digest says.

@@ -46,6 +46,10 @@ func TestOpenHostile(t *testing.T) {
 	blob := func(data string) file {
 		return file{"blobs/sha256/" + bundle.DigestOf([]byte(data)).Hex, data}
 	}
+	rooted := func(hex string) file {
+		return file{"index.json", `{"schemaVersion":2,"manifests":[{"artifactType":"application/vnd.atoll.bundle.v1","digest":"sha256:` + hex + `"}]}`}
+	}
+	commas := `{"manifests":[` + strings.Repeat("0,", 2<<20-10) + "0]}"
 	var many []file
 	for i := range 1<<17 + 1 {
 		many = append(many, file{fmt.Sprintf("blobs/sha256/%064x", i), ""})
@@ -80,12 +84,14 @@ func TestOpenHostile(t *testing.T) {
 		"size beyond":        {huge, "incomplete"},
 		"negative size":      {negative, "reading member 2"},
 		"large index":        {makeTar(t, layout, file{"index.json", strings.Repeat(" ", 4<<20+1)}), "more than 4194304"},
-		"many commas":        {makeTar(t, layout, file{"index.json", `{"manifests":[` + strings.Repeat("0,", 2<<20-10) + "0]}"}), "elements"},
+		"many commas":        {makeTar(t, layout, file{"index.json", commas}), "elements"},
 		"deep":               {makeTar(t, layout, file{"index.json", strings.Repeat("[", 4<<20)}), "parsing index.json"},
 		"no JSON":            {makeTar(t, layout, file{"index.json", "{"}), "parsing index.json"},
-		"no digest":          {makeTar(t, layout, file{"index.json", `{"schemaVersion":2,"manifests":[{}]}`}), "no sha256 digest"},
+		"no root":            {makeTar(t, layout, file{"index.json", `{"schemaVersion":2,"manifests":[{}]}`}), "has no root index"},
+		"no digest":          {makeTar(t, layout, file{"index.json", `{"schemaVersion":2,"manifests":[{"artifactType":"application/vnd.atoll.bundle.v1"}]}`}), "no sha256 digest"},
+		"root missing":       {makeTar(t, layout, rooted(strings.Repeat("a", 64))), "is missing"},
+		"many in root":       {makeTar(t, layout, rooted(bundle.DigestOf([]byte(commas)).Hex), blob(commas)), "elements"},
 		"many members":       {makeTar(t, append([]file{layout, empty}, many...)...), "more than 131072 members"},
-		"nameless":           {makeTar(t, layout, file{"index.json", `{"schemaVersion":2,"manifests":[{"digest":"sha256:` + strings.Repeat("a", 64) + `"}]}`}), "no name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "hostile")
@@ -108,7 +114,8 @@ func TestOpenHostile(t *testing.T) {
 		t.Error("opened a folder")
 	}
 	// A well-formed layout that holds no lock opens, and is no whole bundle.
-	if err := verify(t, filepath.Join(t.TempDir(), "bare"), makeTar(t, layout, empty)); !errors.Is(err, bundle.ErrIncomplete) {
+	bare := `{"schemaVersion":2,"artifactType":"application/vnd.atoll.bundle.v1","manifests":[]}`
+	if err := verify(t, filepath.Join(t.TempDir(), "bare"), makeTar(t, layout, rooted(bundle.DigestOf([]byte(bare)).Hex), blob(bare))); !errors.Is(err, bundle.ErrIncomplete) {
 		t.Errorf("bundle without a lock: %v", err)
 	}
 }

@@ -20,6 +20,9 @@ const (
 	ArtifactSBOM = "application/spdx+json"         // NAME.spdx.json, the bill of materials
 )
 
+// artifactBundle is the type of a bundle's root index, which is what a bundle's digest is of.
+const artifactBundle = "application/vnd.atoll.bundle.v1"
+
 // File is one file of an [Artifact].
 type File struct {
 	Name      string  `json:"name"`
@@ -134,24 +137,44 @@ func parseArtifact(d v1.Descriptor, data []byte) (*Artifact, error) {
 	return a, nil
 }
 
-// encodeIndex gives the bytes of index.json.
-func encodeIndex(images, artifacts []v1.Descriptor) ([]byte, error) {
+// encodeRoot returns the root index: all images and artifacts of a bundle, under their names.
+func encodeRoot(images, artifacts []v1.Descriptor) ([]byte, error) {
 	slices.SortFunc(images, func(a, b v1.Descriptor) int {
 		return cmp.Compare(a.Annotations[refNameAnnotation], b.Annotations[refNameAnnotation])
 	})
 	slices.SortFunc(artifacts, func(a, b v1.Descriptor) int {
 		return cmp.Or(cmp.Compare(a.ArtifactType, b.ArtifactType), cmp.Compare(a.Digest.Hex, b.Digest.Hex))
 	})
-	data, err := json.Marshal(v1.IndexManifest{
-		SchemaVersion: 2,
-		MediaType:     types.OCIImageIndex,
-		Manifests:     append(images, artifacts...),
+	return encodeIndex(v1.IndexManifest{ArtifactType: artifactBundle, Manifests: slices.Concat(images, artifacts)})
+}
+
+// encodeTop returns index.json: what the root index lists, for tools that look no deeper,
+// then the root index, then its signature if it has one. The last two are annotated as
+// "cosign save" does, for "cosign verify --local-image".
+func encodeTop(root []byte, signature *v1.Descriptor) ([]byte, error) {
+	var list v1.IndexManifest
+	if err := json.Unmarshal(root, &list); err != nil {
+		return nil, fmt.Errorf("parsing the root index: %w", err)
+	}
+	list.ArtifactType = ""
+	list.Manifests = append(list.Manifests, v1.Descriptor{
+		MediaType: types.OCIImageIndex, Size: int64(len(root)), Digest: DigestOf(root), ArtifactType: artifactBundle,
+		Annotations: map[string]string{kindAnnotation: kindIndex},
 	})
+	if signature != nil {
+		list.Manifests = append(list.Manifests, *signature)
+	}
+	return encodeIndex(list)
+}
+
+func encodeIndex(m v1.IndexManifest) ([]byte, error) {
+	m.SchemaVersion, m.MediaType = 2, types.OCIImageIndex
+	data, err := json.Marshal(m)
 	if err != nil {
-		return nil, fmt.Errorf("encoding index.json: %w", err)
+		return nil, fmt.Errorf("encoding an index: %w", err)
 	}
 	if len(data) > maxManifest {
-		return nil, fmt.Errorf("encoding index.json: more images than fit in %d bytes", maxManifest)
+		return nil, fmt.Errorf("encoding an index: more images than fit in %d bytes", maxManifest)
 	}
 	return data, nil
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +20,8 @@ import (
 
 // PackOptions are options of [Pack]. Nil is fine.
 type PackOptions struct {
+	// Key signs the bundle. Nil leaves it unsigned.
+	Key Signer
 	// Progress is told how many of the bundle's bytes are written.
 	Progress func(done, total int64)
 }
@@ -38,26 +39,16 @@ func Pack(ctx context.Context, path string, s *Store, l *Lock, artifacts []Artif
 	if o == nil {
 		o = &PackOptions{}
 	}
-	p := &packer{store: s, made: map[v1.Hash][]byte{}, blobs: map[v1.Hash]int64{}}
+	p := newPacker()
+	p.store, p.copy = s, p.copyBlob
 	if err := errors.Join(p.addArtifacts(l, artifacts), p.addImages(ctx, l)); err != nil {
 		return fmt.Errorf("packing: %w", err)
 	}
-	index, err := encodeIndex(p.images, p.artifacts)
+	root, err := encodeRoot(p.images, p.artifacts)
 	if err != nil {
 		return fmt.Errorf("packing: %w", err)
 	}
-	members, total, err := p.members(index)
-	if err != nil {
-		return fmt.Errorf("packing: %w", err)
-	}
-	err = WriteFile(path, func(f *os.File) error {
-		if err := checkSpace(f, total); err != nil {
-			return err
-		}
-		w := &packWriter{ctx: ctx, w: f, total: total, progress: o.Progress, buf: make([]byte, copySize)}
-		return p.write(w, members)
-	})
-	if err != nil {
+	if err := p.pack(ctx, path, root, o); err != nil {
 		return fmt.Errorf("packing: %w", err)
 	}
 	return nil
@@ -66,10 +57,43 @@ func Pack(ctx context.Context, path string, s *Store, l *Lock, artifacts []Artif
 // packer collects what goes into a bundle.
 type packer struct {
 	store     *Store
-	made      map[v1.Hash][]byte // blobs that are not from the store
-	blobs     map[v1.Hash]int64  // all blobs with their sizes
+	copy      func(context.Context, io.Writer, member, []byte) error // of a blob that was not made
+	made      map[v1.Hash][]byte                                     // blobs that are not from the store
+	blobs     map[v1.Hash]int64                                      // all blobs with their sizes
 	images    []v1.Descriptor
 	artifacts []v1.Descriptor
+}
+
+func newPacker() *packer {
+	return &packer{made: map[v1.Hash][]byte{}, blobs: map[v1.Hash]int64{}}
+}
+
+// pack signs the root index if there is a key, and writes the bundle.
+func (p *packer) pack(ctx context.Context, path string, root []byte, o *PackOptions) error {
+	p.make(root)
+	var signed *v1.Descriptor
+	if o.Key != nil {
+		d, err := p.sign(o.Key, DigestOf(root))
+		if err != nil {
+			return err
+		}
+		signed = &d
+	}
+	index, err := encodeTop(root, signed)
+	if err != nil {
+		return err
+	}
+	members, total, err := p.members(index)
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, func(f *os.File) error {
+		if err := checkSpace(f, total); err != nil {
+			return err
+		}
+		w := &packWriter{ctx: ctx, w: f, total: total, progress: o.Progress, buf: make([]byte, copySize)}
+		return p.write(w, members)
+	})
 }
 
 func (p *packer) make(data []byte) v1.Hash {
@@ -143,7 +167,7 @@ func (p *packer) addImages(ctx context.Context, l *Lock) error {
 	return errors.Join(errs...)
 }
 
-// addImage gives the image's entry of index.json, or all that is wrong with it.
+// addImage returns the image's entry of the root index, or all that is wrong with it.
 func (p *packer) addImage(im LockedImage) (v1.Descriptor, []error) {
 	if _, ok := p.store.stat(im.Digest); !ok {
 		return v1.Descriptor{}, []error{fmt.Errorf("blob %s is missing: %w", im.Digest, ErrIncomplete)}
@@ -194,7 +218,7 @@ func (p *packer) platform(manifest []byte) (*v1.Platform, error) {
 type member struct {
 	header *tar.Header
 	data   []byte  // the content, or nil:
-	blob   v1.Hash // it is this blob of the store
+	blob   v1.Hash // it is this blob, to be copied
 }
 
 // members lists the tar's files in order, and the tar's exact size in bytes.
@@ -241,7 +265,7 @@ func (p *packer) write(w *packWriter, members []member) error {
 			if _, err := tw.Write(m.data); err != nil {
 				return err
 			}
-		} else if err := p.copyBlob(w.ctx, tw, m, w.buf); err != nil {
+		} else if err := p.copy(w.ctx, tw, m, w.buf); err != nil {
 			return err
 		}
 	}
@@ -268,7 +292,7 @@ func (p *packer) copyBlob(ctx context.Context, w io.Writer, m member, buf []byte
 	if err != nil {
 		return fmt.Errorf("copying blob %s: %w", m.blob, err)
 	}
-	got := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum.Sum(nil))}
+	got := hashOf(sum)
 	if n == m.header.Size && got == m.blob {
 		return nil
 	}

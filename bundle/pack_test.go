@@ -340,7 +340,7 @@ func flip(data []byte, i int) []byte {
 }
 
 // members lists a tar's members with their contents.
-func members(t *testing.T, path string) (list []*tar.Header, data map[string][]byte) {
+func members(t testing.TB, path string) (list []*tar.Header, data map[string][]byte) {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {

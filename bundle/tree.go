@@ -77,7 +77,7 @@ func (t *tree) visit(d v1.Descriptor, need bool, depth int) {
 		t.fail("manifest %s: %w", d.Digest, err)
 		return
 	}
-	if depth == 0 { // what the root is said to be comes from index.json, which has no digest
+	if depth == 0 { // what the root is said to be comes from the root index, which another atoll may have written
 		if is, err := describe(data); err != nil || is.MediaType != d.MediaType {
 			t.fail("manifest %s is of type %q, not %q", d.Digest, is.MediaType, d.MediaType)
 			return

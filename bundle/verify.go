@@ -1,20 +1,21 @@
 package bundle
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Verify hashes every blob again and checks that index and lock agree and that every
+// Verify hashes every blob again and checks that index.json, root index and lock agree and that every
 // image and file is complete. It tells all that is wrong: a [CorruptError] for each
 // bad blob, [ErrIncomplete] for what is missing. The progress, which may be nil, is
 // told in bytes.
@@ -27,7 +28,7 @@ func (b *Bundle) Verify(ctx context.Context, progress func(done, total int64)) e
 // which is Size if all went well. In the same pass it does what [Bundle.Verify] does.
 func (b *Bundle) CopyTo(ctx context.Context, w io.Writer, progress func(done, total int64)) (int64, error) {
 	out := &packWriter{ctx: ctx, w: w, total: b.size, progress: progress, buf: make([]byte, copySize)}
-	errs := []error{b.check()}
+	errs := []error{b.check(false)}
 	owners := sync.OnceValue(b.owners)
 	for _, h := range b.order {
 		s := b.blobs[h]
@@ -38,8 +39,8 @@ func (b *Bundle) CopyTo(ctx context.Context, w io.Writer, progress func(done, to
 		if err := b.copyRange(out, io.MultiWriter(out, sum), s.offset, s.offset+s.size); err != nil {
 			return out.done, err
 		}
-		if got := hex.EncodeToString(sum.Sum(nil)); got != h.Hex {
-			errs = append(errs, &CorruptError{Name: b.memberName(h) + owners()[h], Want: h, Got: v1.Hash{Algorithm: "sha256", Hex: got}})
+		if got := hashOf(sum); got != h {
+			errs = append(errs, &CorruptError{Name: b.memberName(h) + cmp.Or(owners()[h], " (nothing that the root index lists)"), Want: h, Got: got})
 		}
 	}
 	if err := b.copyRange(out, out, out.done, b.size); err != nil {
@@ -50,7 +51,13 @@ func (b *Bundle) CopyTo(ctx context.Context, w io.Writer, progress func(done, to
 
 // owners says of each blob what it is part of, as far as what describes it can be read.
 func (b *Bundle) owners() map[v1.Hash]string {
-	owners := map[v1.Hash]string{}
+	owners := map[v1.Hash]string{b.root.Digest: " (root index)"}
+	for _, d := range b.entries {
+		if d.ArtifactType != "" {
+			owners[d.Digest] = " (artifact " + d.ArtifactType + ")"
+			owners[DigestOf(emptyConfig)] = " (config of artifacts)"
+		}
+	}
 	for _, im := range b.images {
 		parts, _ := b.walk(im) // what is missing has been told
 		for _, d := range parts {
@@ -75,10 +82,13 @@ func (b *Bundle) copyRange(out *packWriter, w io.Writer, from, to int64) error {
 	return nil
 }
 
-// check compares index, lock and blobs. It does not tell of blobs with another
-// digest: CopyTo, which hashes them all, does.
-func (b *Bundle) check() error {
-	errs := slices.Clone(b.damage)
+// Check compares index.json, root index, lock and blobs, as far as that takes no hashing of
+// layers and files: it takes little time. Of [Bundle.Verify] it is the first part.
+func (b *Bundle) Check() error { return b.check(true) }
+
+// check may leave out blobs with another digest: CopyTo, which hashes them all, tells of them.
+func (b *Bundle) check(corrupted bool) error {
+	errs := slices.Concat(b.damage, b.checkTop())
 	for _, a := range b.artifacts {
 		for _, f := range a.Files {
 			_, _, err := b.File(a.Type, f.Name)
@@ -98,11 +108,49 @@ func (b *Bundle) check() error {
 	}
 	return errors.Join(slices.DeleteFunc(errs, func(err error) bool {
 		var corrupt *CorruptError
-		return errors.As(err, &corrupt) && corrupt.Got != v1.Hash{}
+		return !corrupted && errors.As(err, &corrupt) && corrupt.Got != v1.Hash{}
 	})...)
 }
 
-// checkNames compares index.json, which has no digest of its own, with the lock.
+// checkTop compares index.json, which is what other tools read and has no digest of its
+// own, with the root index.
+func (b *Bundle) checkTop() []error {
+	var errs []error
+	title := func(d v1.Descriptor) string {
+		if name := d.Annotations[refNameAnnotation]; name != "" {
+			return "image " + name
+		}
+		return fmt.Sprintf("artifact %s (%s)", d.ArtifactType, d.Digest)
+	}
+	listed := map[string]v1.Descriptor{}
+	for _, d := range b.top {
+		if _, twice := listed[title(d)]; twice {
+			errs = append(errs, fmt.Errorf("%s is in index.json twice", title(d)))
+		}
+		listed[title(d)] = d
+	}
+	for _, d := range b.entries {
+		got, ok := listed[title(d)]
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("%s is in the root index but not in index.json", title(d)))
+		case got.Digest != d.Digest:
+			errs = append(errs, fmt.Errorf("%s has digest %s in index.json, %s in the root index", title(d), got.Digest, d.Digest))
+		case !reflect.DeepEqual(got, d):
+			errs = append(errs, fmt.Errorf("%s is described otherwise in index.json than in the root index", title(d)))
+		}
+		delete(listed, title(d))
+	}
+	for _, name := range slices.Sorted(maps.Keys(listed)) {
+		errs = append(errs, fmt.Errorf("%s is in index.json but not in the root index", name))
+	}
+	if d := b.root; d.Size != b.blobs[d.Digest].size || !d.MediaType.IsIndex() {
+		errs = append(errs, errors.New("index.json describes the root index otherwise than it is"))
+	}
+	return errs
+}
+
+// checkNames compares the root index with the lock.
 func (b *Bundle) checkNames(l *Lock) []error {
 	var errs []error
 	listed := map[string]v1.Hash{}
@@ -113,14 +161,14 @@ func (b *Bundle) checkNames(l *Lock) []error {
 		digest, ok := listed[im.Reference]
 		switch {
 		case !ok:
-			errs = append(errs, fmt.Errorf("image %s is locked but not in index.json: %w", im.Reference, ErrIncomplete))
+			errs = append(errs, fmt.Errorf("image %s is locked but not in the root index: %w", im.Reference, ErrIncomplete))
 		case digest != im.Digest:
-			errs = append(errs, fmt.Errorf("image %s has digest %s in index.json, %s in the lock", im.Reference, digest, im.Digest))
+			errs = append(errs, fmt.Errorf("image %s has digest %s in the root index, %s in the lock", im.Reference, digest, im.Digest))
 		}
 		delete(listed, im.Reference)
 	}
 	for _, name := range slices.Sorted(maps.Keys(listed)) {
-		errs = append(errs, fmt.Errorf("image %s is in index.json but not locked", name))
+		errs = append(errs, fmt.Errorf("image %s is in the root index but not locked", name))
 	}
 	return errs
 }

@@ -9,8 +9,8 @@
 // No transparency log is asked: signing and checking need no network. Signatures are
 // deterministic (RFC 6979), so that a signed bundle is as reproducible as one that is not.
 //
-// Matchable errors: [ErrPassword], and [ErrUntrusted] for whatever is not signed with
-// the key.
+// Matchable errors: [ErrPassword], and [bundle.ErrUntrusted] for whatever is not signed
+// with the key.
 package signature
 
 import (
@@ -28,12 +28,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-var (
-	// ErrPassword says that a key cannot be decrypted: the password is wrong, or the file damaged.
-	ErrPassword = errors.New("wrong password, or a damaged key")
-	// ErrUntrusted says that something is not signed with the key that it should be signed with.
-	ErrUntrusted = errors.New("is not signed with the key")
-)
+// ErrPassword says that a key cannot be decrypted: the password is wrong, or the file damaged.
+var ErrPassword = errors.New("wrong password, or a damaged key")
 
 // Types of PEM blocks, as cosign writes them; the second is of its first releases.
 const (
@@ -45,7 +41,7 @@ const (
 // maxKey bounds the file of a key. Real ones have less than 1 KiB.
 const maxKey = 64 << 10
 
-// Key is a private key.
+// Key is a private key. It is a [bundle.Signer].
 type Key struct{ private *ecdsa.PrivateKey }
 
 // New makes a key.
@@ -105,7 +101,7 @@ func (d deterministic) Sign(_ io.Reader, digest []byte, o crypto.SignerOpts) ([]
 	return d.PrivateKey.Sign(nil, digest, o)
 }
 
-// PublicKey checks what was signed with a [Key].
+// PublicKey checks what was signed with a [Key]. It is a [bundle.Verifier].
 type PublicKey struct{ key *ecdsa.PublicKey }
 
 // ParsePublicKey reads the file of a public key: PKIX in PEM.

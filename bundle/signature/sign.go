@@ -12,10 +12,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/hiddeco/sshsig"
 	"golang.org/x/crypto/ssh"
-)
 
-// MaxPayload bounds the payload of a signature in bytes. Real ones have some 250.
-const MaxPayload = 64 << 10
+	"atoll/bundle"
+)
 
 // payloadType is what cosign writes into each payload.
 const payloadType = "cosign container image signature"
@@ -55,25 +54,22 @@ func (k *Key) SignDigest(digest v1.Hash, reference string) (data []byte, signatu
 }
 
 // VerifyDigest checks what SignDigest returned. A signature by another key, or of
-// another digest, is an [ErrUntrusted].
+// another digest, is an [bundle.ErrUntrusted].
 func (p *PublicKey) VerifyDigest(data []byte, signature string, digest v1.Hash) error {
-	if len(data) > MaxPayload {
-		return fmt.Errorf("signature's payload has more than %d bytes: %w", MaxPayload, ErrUntrusted)
-	}
 	raw, err := base64.StdEncoding.DecodeString(signature)
 	if err != nil {
-		return fmt.Errorf("signature is not in base 64: %w", ErrUntrusted)
+		return fmt.Errorf("signature is not in base 64: %w", bundle.ErrUntrusted)
 	}
 	sum := sha256.Sum256(data)
 	if !ecdsa.VerifyASN1(p.key, sum[:], raw) {
-		return fmt.Errorf("%w %s", ErrUntrusted, p)
+		return fmt.Errorf("%w %s", bundle.ErrUntrusted, p)
 	}
 	var signed payload
 	if err := json.Unmarshal(data, &signed); err != nil || signed.Critical.Type != payloadType {
-		return fmt.Errorf("signature is of something else than an index: %w", ErrUntrusted)
+		return fmt.Errorf("signature is of something else than an index: %w", bundle.ErrUntrusted)
 	}
 	if signed.Critical.Image.Digest != digest.String() {
-		return fmt.Errorf("signature is of %.80q: %w", signed.Critical.Image.Digest, ErrUntrusted)
+		return fmt.Errorf("signature is of %.80q: %w", signed.Critical.Image.Digest, bundle.ErrUntrusted)
 	}
 	return nil
 }
@@ -99,21 +95,21 @@ func (k *Key) SignFile(data []byte) ([]byte, error) {
 }
 
 // VerifyFile checks what SignFile, or ssh-keygen with this key, returned. A signature by
-// another key, or of other content, is an [ErrUntrusted].
+// another key, or of other content, is an [bundle.ErrUntrusted].
 func (p *PublicKey) VerifyFile(data, signature []byte) error {
 	if len(signature) > maxSignature {
-		return fmt.Errorf("signature has more than %d bytes: %w", maxSignature, ErrUntrusted)
+		return fmt.Errorf("signature has more than %d bytes: %w", maxSignature, bundle.ErrUntrusted)
 	}
 	s, err := sshsig.Unarmor(signature)
 	if err != nil {
-		return fmt.Errorf("signature cannot be read (%w): %w", err, ErrUntrusted)
+		return fmt.Errorf("signature cannot be read (%w): %w", err, bundle.ErrUntrusted)
 	}
 	key, err := ssh.NewPublicKey(p.key)
 	if err != nil {
 		return err
 	}
 	if err := sshsig.Verify(bytes.NewReader(data), s, key, s.HashAlgorithm, namespace); err != nil {
-		return fmt.Errorf("%w %s (%w)", ErrUntrusted, p, err)
+		return fmt.Errorf("%w %s (%w)", bundle.ErrUntrusted, p, err)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"atoll/bundle"
 	"atoll/bundle/signature"
 )
 
@@ -155,9 +156,8 @@ func TestDigests(t *testing.T) {
 		"changed signature": k.Public().VerifyDigest(payload, base64.StdEncoding.EncodeToString(raw[1:]), digest),
 		"no signature":      k.Public().VerifyDigest(payload, "", digest),
 		"no base 64":        k.Public().VerifyDigest(payload, "§", digest),
-		"large payload":     k.Public().VerifyDigest(make([]byte, 1<<20), sig, digest),
 	} {
-		if !errors.Is(err, signature.ErrUntrusted) {
+		if !errors.Is(err, bundle.ErrUntrusted) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -192,7 +192,7 @@ func TestFiles(t *testing.T) {
 		"cut":           k.Public().VerifyFile(message, sig[:len(sig)/2]),
 		"large":         k.Public().VerifyFile(message, make([]byte, 1<<20)),
 	} {
-		if !errors.Is(err, signature.ErrUntrusted) {
+		if !errors.Is(err, bundle.ErrUntrusted) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -85,7 +85,7 @@ func runNodeRegistry(ctx context.Context, e *env, b *bundle.Bundle) error {
 		ln, err := net.Listen("tcp", addr)
 		return &http.Server{Handler: h}, ln, err
 	}
-	registry, rln, rerr := serve(firstboot.RegistryAddr, firstboot.NewRegistry(b, e.log))
+	registry, rln, rerr := serve(firstboot.RegistryAddr, firstboot.NewRegistry(b, opts))
 	status, sln, serr := serve(firstboot.StatusAddr, firstboot.StatusHandler(firstboot.StatusPath))
 	if err := errors.Join(rerr, serr); err != nil {
 		return errors.Join(err, firstboot.RegistryPhase(opts, err))

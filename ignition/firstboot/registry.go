@@ -1,7 +1,6 @@
 package firstboot
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -24,14 +23,18 @@ import (
 // (https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md), in
 // place. It serves all upstream registries at once: which one a request is for is
 // said by the query parameter ns, as containerd sends it to a mirror, or else by the
-// start of the path (/v2/docker.io/library/busybox/…). A nil log discards; it is told
-// of whatever is asked for and not there.
+// start of the path (/v2/docker.io/library/busybox/…). The log is told of whatever is asked
+// for and not there.
+//
+// Every blob is hashed when it is first asked for: nobody gets a whole one that is not what
+// its digest says. Such a one is told of in the status, whose phase registry has failed then.
 //
 // An index is served as it is, though manifests or layers of other platforms than
 // the node's may be missing from the bundle. The bundle must stay open.
-func NewRegistry(b *bundle.Bundle, log *slog.Logger) http.Handler {
-	log = cmp.Or(log, slog.New(slog.DiscardHandler))
-	r := &registry{bundle: b, log: log, repositories: map[string]*repository{}}
+func NewRegistry(b *bundle.Bundle, o *Options) http.Handler {
+	opts := o.withDefaults()
+	log := opts.Log
+	r := &registry{bundle: b, log: log, repositories: map[string]*repository{}, verifier: newVerifier(b, opts)}
 	for _, im := range b.Images() {
 		if err := r.add(im); err != nil {
 			log.Error("image is not whole in the bundle", "image", im.Name, "error", err)
@@ -80,6 +83,7 @@ type registry struct {
 	bundle       *bundle.Bundle
 	log          *slog.Logger
 	repositories map[string]*repository // by canonical name: docker.io/library/busybox
+	verifier     *verifier
 }
 
 // repository is what may be asked for under one name.
@@ -106,6 +110,7 @@ func (r *registry) add(im bundle.Image) error {
 	contents, err := r.bundle.Contents(im)
 	for _, d := range contents {
 		repo.content[d.Digest] = d
+		r.verifier.names[d.Digest] = im.Name
 	}
 	return err
 }
@@ -242,15 +247,21 @@ func descriptor(d v1.Descriptor, mediaType string) ociregistry.Descriptor {
 	return ociregistry.Descriptor{MediaType: mediaType, Size: d.Size, Digest: ociregistry.Digest(d.Digest.String())}
 }
 
-// open reads bytes from, up to but not including to, of a blob.
+// open reads bytes from, up to but not including to, of a blob. What is small, or is not
+// read whole, is verified first.
 func (r *registry) open(ctx context.Context, d ociregistry.Descriptor, from, to int64) (ociregistry.BlobReader, error) {
 	h, err := v1.NewHash(string(d.Digest))
 	if err != nil {
 		return nil, err
 	}
-	offset, _, ok := r.bundle.Section(h)
+	offset, size, ok := r.bundle.Section(h)
 	if !ok {
 		return nil, errors.New("blob is not in the bundle")
+	}
+	if to-from < size || size <= hashChunk {
+		if err := r.verifier.verify(ctx, h); err != nil {
+			return nil, err
+		}
 	}
 	f, err := r.bundle.Reopen()
 	if err != nil {
@@ -259,17 +270,18 @@ func (r *registry) open(ctx context.Context, d ociregistry.Descriptor, from, to 
 	if _, err := f.Seek(offset+from, io.SeekStart); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &blobReader{ctx: ctx, log: r.log, desc: d, f: f, left: to - from}, nil
+	return &blobReader{ctx: ctx, registry: r, desc: d, hash: h, f: f, left: to - from}, nil
 }
 
 // blobReader reads a blob. It has a file of its own so that WriteTo can give that to
 // the kernel's sendfile, which works with a file's own offset.
 type blobReader struct {
-	ctx  context.Context
-	log  *slog.Logger
-	desc ociregistry.Descriptor
-	f    *os.File
-	left int64
+	ctx      context.Context
+	registry *registry
+	desc     ociregistry.Descriptor
+	hash     v1.Hash
+	f        *os.File
+	left     int64
 }
 
 func (r *blobReader) Descriptor() ociregistry.Descriptor { return r.desc }
@@ -277,6 +289,9 @@ func (r *blobReader) Descriptor() ociregistry.Descriptor { return r.desc }
 func (r *blobReader) Close() error { return r.f.Close() }
 
 func (r *blobReader) Read(p []byte) (int, error) {
+	if err := r.registry.verifier.verify(r.ctx, r.hash); err != nil {
+		return 0, err
+	}
 	if r.left == 0 {
 		return 0, io.EOF
 	}
@@ -287,11 +302,15 @@ func (r *blobReader) Read(p []byte) (int, error) {
 
 // WriteTo is what ociserver's io.Copy calls. That has no use for an error, so a disk
 // that cannot be read is told here; the client sees a short body.
-func (r *blobReader) WriteTo(w io.Writer) (int64, error) {
-	n, err := io.CopyN(w, r.f, r.left)
+func (r *blobReader) WriteTo(w io.Writer) (n int64, err error) {
+	if v := r.registry.verifier; v.verified(r.hash) {
+		n, err = io.CopyN(w, r.f, r.left)
+	} else {
+		n, err = v.send(w, r.f, r.hash, r.left) // all of it: see open
+	}
 	r.left -= n
 	if err != nil && r.ctx.Err() == nil {
-		r.log.Error("sending blob", "digest", r.desc.Digest, "error", err)
+		r.registry.log.Error("sending blob", "digest", r.desc.Digest, "error", err)
 	}
 	return n, err
 }

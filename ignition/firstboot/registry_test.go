@@ -36,7 +36,7 @@ func lab(t *testing.T) (*bundle.Bundle, *httptest.Server, *bytes.Buffer) {
 	}
 	t.Cleanup(func() { b.Close() })
 	var log bytes.Buffer
-	server := httptest.NewServer(firstboot.NewRegistry(b, slog.New(slog.NewTextHandler(&log, nil))))
+	server := httptest.NewServer(firstboot.NewRegistry(b, &firstboot.Options{Status: filepath.Join(t.TempDir(), "status.json"), Log: slog.New(slog.NewTextHandler(&log, nil))}))
 	t.Cleanup(server.Close)
 	return b, server, &log
 }

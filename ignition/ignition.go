@@ -28,6 +28,10 @@ const maxConfig = 1 << 20
 type Input struct {
 	// Definition gives the appliance's name, host, users and network.
 	Definition *bundle.Definition
+	// Bundle is the digest of the bundle that the node takes, and no other.
+	Bundle v1.Hash
+	// Key is the public key, in PEM, that the bundle must be signed with; nil if it need not be.
+	Key []byte
 	// Node is where the node's program is in the bundle.
 	Node Blob
 	// Epoch is the earliest time that the node's clock may show; whole seconds count.

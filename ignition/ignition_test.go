@@ -26,7 +26,7 @@ var epoch = time.Unix(1700000000, 0)
 // input makes an input out of an archive's appliance.yaml and, if it has one, user.bu.
 func input(t *testing.T, a *txtar.Archive) Input {
 	t.Helper()
-	in := Input{Node: Blob{Digest: bundle.DigestOf([]byte("node")), Offset: 1536, Size: 4096}, Epoch: epoch}
+	in := Input{Bundle: bundle.DigestOf([]byte("bundle")), Node: Blob{Digest: bundle.DigestOf([]byte("node")), Offset: 1536, Size: 4096}, Epoch: epoch}
 	dir := t.TempDir()
 	for _, f := range a.Files {
 		switch {
@@ -36,6 +36,8 @@ func input(t *testing.T, a *txtar.Archive) Input {
 				t.Fatal(err)
 			}
 			in.Definition = d
+		case f.Name == "bundle.pub":
+			in.Key = f.Data
 		case f.Name == "user.bu":
 			in.User = &Butane{Name: "user.bu", Data: f.Data, FilesDir: dir}
 		case f.Name != "want.ign":

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.yaml.in/yaml/v3"
 
 	"atoll/bundle"
@@ -128,15 +129,22 @@ func (d *document) addNode(in Input) error {
 	}
 	d.add("/etc/atoll/node.env", 0o644, fmt.Sprintf("ATOLL_OFFSET=%d\nATOLL_SIZE=%d\nATOLL_SHA256=%s\n",
 		in.Node.Offset, in.Node.Size, in.Node.Digest.Hex))
+	if in.Bundle == (v1.Hash{}) {
+		return errors.New("bundle has no digest")
+	}
 	facts, err := json.MarshalIndent(struct {
-		Name     string `json:"name"`
-		Hostname string `json:"hostname,omitempty"`
-		Epoch    int64  `json:"epoch"` // Unix seconds
-	}{in.Definition.Name, in.Definition.Host.Hostname, in.Epoch.Unix()}, "", " ")
+		Name     string  `json:"name"`
+		Hostname string  `json:"hostname,omitempty"`
+		Epoch    int64   `json:"epoch"` // Unix seconds
+		Bundle   v1.Hash `json:"bundle"`
+	}{in.Definition.Name, in.Definition.Host.Hostname, in.Epoch.Unix(), in.Bundle}, "", " ")
 	if err != nil {
 		return err
 	}
 	d.add("/etc/atoll/appliance.json", 0o644, string(facts)+"\n")
+	if in.Key != nil {
+		d.add("/etc/atoll/bundle.pub", 0o644, string(in.Key))
+	}
 	return nil
 }
 

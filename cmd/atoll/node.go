@@ -39,20 +39,13 @@ func newNodeCommand(e *env) *cobra.Command {
 }
 
 // newNodePartCommand makes a command that works on the bundle.
-func newNodePartCommand(e *env, use, short string, run func(context.Context, *env, *bundle.Bundle) error) *cobra.Command {
+func newNodePartCommand(e *env, use, short string, run func(ctx context.Context, e *env, path string) error) *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
 		Args:  args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := bundle.Open(path)
-			if err != nil {
-				return err
-			}
-			defer b.Close()
-			return run(cmd.Context(), e, b)
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), e, path) },
 	}
 	cmd.Flags().StringVar(&path, "bundle", bundlePartition, "bundle to read, a file or a partition")
 	return cmd
@@ -62,7 +55,17 @@ func nodeOpts(e *env) *firstboot.Options {
 	return &firstboot.Options{Console: e.stdout, Log: e.log}
 }
 
-func runNodePrepare(ctx context.Context, e *env, b *bundle.Bundle) error {
+// onBundle runs what works on the node's bundle. One that is another is told of as the phase's failure.
+func onBundle(e *env, path, phase string, run func(*bundle.Bundle) error) error {
+	b, err := firstboot.Open(path, "/", phase, nodeOpts(e))
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return run(b)
+}
+
+func runNodePrepare(ctx context.Context, e *env, path string) error {
 	publishing, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -71,13 +74,17 @@ func runNodePrepare(ctx context.Context, e *env, b *bundle.Bundle) error {
 			e.log.Warn("publishing status", "err", err)
 		}
 	}()
-	err := firstboot.Prepare(ctx, b, "/", nodeOpts(e))
+	err := onBundle(e, path, "prepare", func(b *bundle.Bundle) error { return firstboot.Prepare(ctx, b, "/", nodeOpts(e)) })
 	stop()
 	<-done
 	return err
 }
 
-func runNodeRegistry(ctx context.Context, e *env, b *bundle.Bundle) error {
+func runNodeRegistry(ctx context.Context, e *env, path string) error {
+	return onBundle(e, path, "registry", func(b *bundle.Bundle) error { return serveBundle(ctx, e, b) })
+}
+
+func serveBundle(ctx context.Context, e *env, b *bundle.Bundle) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	opts := nodeOpts(e)
@@ -126,8 +133,8 @@ func notifyReady() error {
 	return errors.Join(err, conn.Close())
 }
 
-func runNodeInstall(ctx context.Context, e *env, b *bundle.Bundle) error {
-	return firstboot.Install(ctx, b, kubeconfig, nodeOpts(e))
+func runNodeInstall(ctx context.Context, e *env, path string) error {
+	return onBundle(e, path, "k3s", func(b *bundle.Bundle) error { return firstboot.Install(ctx, b, kubeconfig, nodeOpts(e)) })
 }
 
 func newNodeStatusCommand(e *env) *cobra.Command {

@@ -41,6 +41,9 @@ type installed struct {
 // waited for. What the plan wants made up is made up before the first phase, and kept.
 func Install(ctx context.Context, b *bundle.Bundle, kubeconfig string, o *Options) error {
 	opts := o.withDefaults()
+	if err := opts.damage(); err != nil { // found by an earlier attempt
+		return fmt.Errorf("installing: %w", err)
+	}
 	plan, err := b.Plan()
 	if err != nil {
 		return fmt.Errorf("installing: %w", err)
@@ -166,12 +169,30 @@ func (c *cluster) apply(ctx context.Context, objs []*unstructured.Unstructured) 
 	return err
 }
 
+// damage is why the registry's phase has failed, if it has: something in the bundle is not
+// what it should be, and what needs it can be waited for for ever.
+func (o Options) damage() error {
+	s, err := ReadStatus(o.Status)
+	if err != nil {
+		return nil // nothing was told
+	}
+	for _, p := range s.Phases {
+		if p.Name == phaseRegistry && p.State == bundle.StateFailed {
+			return fmt.Errorf("phase %s has failed: %s", phaseRegistry, p.Message)
+		}
+	}
+	return nil
+}
+
 // retry runs try until it succeeds, fails for good, or the time is up, and tells what stands in the way.
 func (c *cluster) retry(ctx context.Context, phase string, try func() error) error {
 	last := ""
 	var lastErr error
 	for {
 		err := try()
+		if damage := c.opts.damage(); damage != nil && err != nil {
+			return damage
+		}
 		var final finalError
 		if err == nil || errors.As(err, &final) {
 			return err

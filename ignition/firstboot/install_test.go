@@ -230,6 +230,42 @@ func TestInstallNoCluster(t *testing.T) {
 	}
 }
 
+// What the registry found to be damaged ends the installation: it could wait for ever.
+func TestInstallDamaged(t *testing.T) {
+	o := testOptions(t)
+	b := pack(t, release, nil)
+	if err := RegistryPhase(o, errors.New("image quay.io/org/app:1 is corrupt")); err == nil {
+		t.Fatal("phase did not fail")
+	}
+	for range 2 { // again, as systemd does
+		err := Install(t.Context(), b, filepath.Join(t.TempDir(), "none"), o)
+		if err == nil || !strings.Contains(err.Error(), "quay.io/org/app:1 is corrupt") {
+			t.Errorf("install: %v", err)
+		}
+		s, err := ReadStatus(o.Status)
+		if err != nil || s.State != bundle.StateFailed || !strings.Contains(s.Error, "quay.io/org/app:1 is corrupt") {
+			t.Errorf("status is %+v, %v", s, err)
+		}
+	}
+	// While it waits.
+	o = testOptions(t)
+	done := make(chan error, 1)
+	go func() { done <- Install(t.Context(), b, filepath.Join(t.TempDir(), "none"), o) }()
+	for {
+		if s, err := ReadStatus(o.Status); err == nil && len(s.Phases) > 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	RegistryPhase(o, errors.New("image quay.io/org/app:1 is corrupt"))
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "quay.io/org/app:1 is corrupt") {
+		t.Errorf("install: %v", err)
+	}
+	if s, err := ReadStatus(o.Status); err != nil || s.State != bundle.StateFailed {
+		t.Errorf("status is %+v, %v", s, err)
+	}
+}
+
 func TestTail(t *testing.T) {
 	got := tail("a\n\nb\n"+strings.Repeat("é", 400)+"\n", 3)
 	if len(got) != 2 || got[0] != "b" || len(got[1]) > maxLineLen {

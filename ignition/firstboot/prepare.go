@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +31,6 @@ const (
 	k3sImages     = "var/lib/rancher/k3s/agent/images"
 	k3sConfig     = "etc/rancher/k3s"
 	k3sContainerd = "var/lib/rancher/k3s/agent/containerd"
-	appliance     = "etc/atoll/appliance.json"
 	machineID     = "etc/machine-id"
 	nodeConfig    = k3sConfig + "/config.yaml.d/10-atoll-node.yaml"
 )
@@ -44,25 +42,14 @@ const writtenBy = "# Written by atoll at boot.\n"
 // the layers stay in containerd's store, and are unpacked beside it to twice their size.
 const unpackedRatio = 3
 
-// facts are what the first-boot configuration says of the appliance.
-type facts struct {
-	Name     string `json:"name"`
-	Hostname string `json:"hostname"`
-	Epoch    int64  `json:"epoch"` // Unix seconds
-}
-
 // Prepare puts k3s and its configuration in place below root, which is "/" on a node:
 // a sound clock, a unique node name, the registries, the binary and its airgap images
 // out of the bundle. It runs at every boot; what is in place already is left alone.
 func Prepare(ctx context.Context, b *bundle.Bundle, root string, o *Options) error {
 	opts := o.withDefaults()
-	data, err := os.ReadFile(filepath.Join(root, appliance))
+	f, err := readFacts(root)
 	if err != nil {
 		return fmt.Errorf("preparing node: %w", err)
-	}
-	var f facts
-	if err := json.Unmarshal(data, &f); err != nil {
-		return fmt.Errorf("preparing node: parsing /%s: %w", appliance, err)
 	}
 	plan, err := b.Plan()
 	if err != nil {
@@ -102,6 +89,9 @@ type preparer struct {
 func (p *preparer) path(name string) string { return filepath.Join(p.root, name) }
 
 func (p *preparer) run() error {
+	if err := p.b.Check(); err != nil {
+		return err
+	}
 	lock, err := p.b.Lock()
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.yaml.in/yaml/v3"
 
 	"atoll/bundle"
@@ -53,12 +54,15 @@ func pack(t *testing.T, files map[string]string, plan *bundle.Plan) *bundle.Bund
 	return b
 }
 
+// anyDigest is for what takes a bundle that is open already.
+var anyDigest = bundle.DigestOf(nil).String()
+
 // newRoot is a node's root file system after Ignition.
 func newRoot(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
 	put(t, root, "etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-	put(t, root, appliance, `{"name": "lab", "epoch": 1767323045}`)
+	put(t, root, appliance, `{"name": "lab", "epoch": 1767323045, "bundle": "`+anyDigest+`"}`)
 	return root
 }
 
@@ -170,7 +174,7 @@ func TestPrepareAgain(t *testing.T) {
 
 	// k3s has its own things in the images' cache; the machine got another name.
 	put(t, root, k3sImages+"/.cache.json", `{"x": 1}`)
-	put(t, root, appliance, `{"name": "lab", "hostname": "other"}`)
+	put(t, root, appliance, `{"name": "lab", "hostname": "other", "bundle": "`+anyDigest+`"}`)
 	// The power was cut in the middle, a sector went bad, an earlier bundle left its images.
 	put(t, root, "usr/local/bin/.k3s.tmp-123", "#!")
 	put(t, root, k3sImages+"/k3s-airgap-images-amd64-000000000000.tar.zst", "old")
@@ -209,7 +213,7 @@ func TestPrepareKeepsOthersRegistries(t *testing.T) {
 
 func TestPrepareHostname(t *testing.T) {
 	b, root := pack(t, release, nil), newRoot(t)
-	put(t, root, appliance, `{"name": "lab", "hostname": "box", "epoch": 1}`)
+	put(t, root, appliance, `{"name": "lab", "hostname": "box", "epoch": 1, "bundle": "`+anyDigest+`"}`)
 	if err := Prepare(t.Context(), b, root, testOptions(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -229,6 +233,8 @@ func TestPrepareFails(t *testing.T) {
 		{"no airgap images", map[string]string{"k3s": "x"}, nil, "airgap"},
 		{"no machine ID", release, func(t *testing.T, root string, _ *bundle.Bundle) { put(t, root, machineID, "") }, "machine-id"},
 		{"bad facts", release, func(t *testing.T, root string, _ *bundle.Bundle) { put(t, root, appliance, "{") }, appliance},
+		{"no bundle named", release, func(t *testing.T, root string, _ *bundle.Bundle) { put(t, root, appliance, `{"name": "lab"}`) }, "names no bundle"},
+		{"damaged manifest", release, func(t *testing.T, _ string, b *bundle.Bundle) { flipBlob(t, b, b.Images()[0].Manifest) }, "image " /* and which */},
 		{"flipped byte", release, func(t *testing.T, _ string, b *bundle.Bundle) { flip(t, b, "#!k3s") }, "corrupt"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -253,9 +259,15 @@ func TestPrepareFails(t *testing.T) {
 // flip changes the one blob of a bundle that holds text.
 func flip(t *testing.T, b *bundle.Bundle, text string) {
 	t.Helper()
-	offset, _, ok := b.Section(bundle.DigestOf([]byte(text)))
+	flipBlob(t, b, bundle.DigestOf([]byte(text)))
+}
+
+// flipBlob changes a blob's first byte.
+func flipBlob(t *testing.T, b *bundle.Bundle, h v1.Hash) {
+	t.Helper()
+	offset, _, ok := b.Section(h)
 	if !ok {
-		t.Fatalf("no blob %q", text)
+		t.Fatalf("no blob %s", h)
 	}
 	f, err := os.OpenFile(b.Path(), os.O_WRONLY, 0)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/partition/gpt"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/uuid"
 
 	"atoll/bundle"
@@ -23,8 +24,9 @@ type Image struct {
 	Lock *bundle.Lock
 	// Base is the operating system.
 	Base *Base
-	// Bundle is the path of the bundle.
+	// Bundle is the path of the bundle, and Digest what it must have; if that is zero, any.
 	Bundle string
+	Digest v1.Hash
 	// Ignition is the initramfs, a gzipped cpio, with the first-boot configuration.
 	Ignition []byte
 	// RootSize is the size of the root partition in bytes; 0 means 4 GiB. Its file
@@ -42,21 +44,22 @@ const bundlePartition gpt.Type = "B3F1C2D6-5A7E-4C0D-9F4B-2F1E8A6D7C35"
 // gives the same bytes. The bundle is checked while it is copied: other content than
 // its digests say is a [bundle.CorruptError], and a bundle of another lock an error
 // that wraps [bundle.ErrStale]. Too little space for it is seen first.
-func Bake(ctx context.Context, path string, img Image, o *Options) error {
-	b, err := bundle.Open(img.Bundle)
+// It returns the image's sha256, for which nothing is read again.
+func Bake(ctx context.Context, path string, img Image, o *Options) (v1.Hash, error) {
+	b, err := bundle.OpenTrusted(img.Bundle, bundle.Trust{Digest: img.Digest})
 	if err != nil {
-		return fmt.Errorf("baking: %w", err)
+		return v1.Hash{}, fmt.Errorf("baking: %w", err)
 	}
 	defer b.Close()
 	k, err := newBaker(ctx, img, b)
 	if err != nil {
-		return fmt.Errorf("baking: %w", err)
+		return v1.Hash{}, fmt.Errorf("baking: %w", err)
 	}
 	k.progress = o.progress("disk image")
 	if err := bundle.WriteFile(path, k.write); err != nil {
-		return fmt.Errorf("baking: %w", err)
+		return v1.Hash{}, fmt.Errorf("baking: %w", err)
 	}
-	return nil
+	return k.sum.digest(), nil
 }
 
 // baker writes one image.
@@ -71,6 +74,7 @@ type baker struct {
 	esp, root, payload  extent
 	size, done, written int64 // of the image; behind us; to write in all
 	progress            func(done, total int64)
+	sum                 *imageSum
 }
 
 // extent is a partition's place in bytes.
@@ -98,7 +102,7 @@ func newBaker(ctx context.Context, img Image, b *bundle.Bundle) (*baker, error) 
 	if img.RootSize < info.Size() {
 		return nil, fmt.Errorf("a root partition of %d MiB is too small for the base, which needs %d MiB", img.RootSize/mib, info.Size()/mib)
 	}
-	k := &baker{ctx: ctx, img: img, bundle: b, id: bundle.DigestOf(lock).Hex}
+	k := &baker{ctx: ctx, img: img, bundle: b, id: bundle.DigestOf(lock).Hex, sum: newImageSum()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		k.rootData = min(st.Blocks*512, info.Size())
 	}
@@ -154,21 +158,30 @@ func (k *baker) write(f *os.File) error {
 	if err := f.Truncate(k.size); err != nil {
 		return err
 	}
+	// In the order of the image's bytes, but for the table: it is at both ends.
+	if err := k.writeTable(f); err != nil {
+		return fmt.Errorf("writing partition table: %w", err)
+	}
 	if err := k.writeESP(f, files); err != nil {
 		return fmt.Errorf("writing ESP: %w", err)
+	}
+	if err := k.sum.read(k.ctx, f, k.root.offset); err != nil {
+		return fmt.Errorf("reading ESP: %w", err)
 	}
 	if err := k.copyRoot(f); err != nil {
 		return fmt.Errorf("copying root file system: %w", err)
 	}
+	k.sum.zeros(k.payload.offset)
 	before := k.done
-	_, err = k.bundle.CopyTo(k.ctx, io.NewOffsetWriter(f, k.payload.offset), func(done, _ int64) {
+	_, err = k.bundle.CopyTo(k.ctx, io.MultiWriter(io.NewOffsetWriter(f, k.payload.offset), k.sum), func(done, _ int64) {
 		k.step(before + done - k.done)
 	})
 	if err != nil {
 		return err
 	}
-	if err := k.writeTable(f); err != nil {
-		return fmt.Errorf("writing partition table: %w", err)
+	k.sum.zeros(k.payload.offset + k.payload.size)
+	if err := k.sum.read(k.ctx, f, k.size); err != nil {
+		return fmt.Errorf("reading partition table: %w", err)
 	}
 	k.step(k.written - k.done)
 	return nil
@@ -187,8 +200,14 @@ func (k *baker) copyRoot(f *os.File) error {
 		return err
 	}
 	defer root.Close()
-	return eachBlock(k.ctx, root, func(offset int64, block []byte) error {
+	info, err := root.Stat()
+	if err != nil {
+		return err
+	}
+	return eachBlock(k.ctx, root, 0, info.Size(), func(offset int64, block []byte) error {
 		k.step(int64(len(block)))
+		k.sum.zeros(k.root.offset + offset)
+		k.sum.Write(block)
 		_, err := f.WriteAt(block, k.root.offset+offset)
 		return err
 	})

@@ -78,8 +78,16 @@ func newImage(t *testing.T) disk.Image {
 func bake(t *testing.T, img disk.Image) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk.raw")
-	if err := disk.Bake(t.Context(), path, img, nil); err != nil {
+	got, err := disk.Bake(t.Context(), path, img, nil)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if want, _, _ := strings.Cut(judge(t, "sha256sum", path), " "); got.Hex != want {
+		t.Errorf("digest of the image is %s, sha256sum says %s", got, want)
+	}
+	again, err := disk.Sum(t.Context(), path, func(int64, int64) {})
+	if err != nil || again != got {
+		t.Errorf("Sum says %s, %v; want %s", again, err, got)
 	}
 	return path
 }
@@ -179,7 +187,7 @@ func TestBakeTwiceIsTheSame(t *testing.T) {
 		t.Error("two images of the same input differ")
 	}
 	img.Lock.Epoch = img.Lock.Epoch.AddDate(0, 0, 1)
-	if err := disk.Bake(t.Context(), filepath.Join(t.TempDir(), "disk.raw"), img, nil); !errors.Is(err, bundle.ErrStale) {
+	if _, err := disk.Bake(t.Context(), filepath.Join(t.TempDir(), "disk.raw"), img, nil); !errors.Is(err, bundle.ErrStale) {
 		t.Errorf("with another lock: got %v, want ErrStale", err)
 	}
 }
@@ -214,13 +222,14 @@ func TestBakeRefuses(t *testing.T) {
 		{"damaged bundle", damaged, func(err error) bool { return errors.As(err, &corrupt) }},
 		{"small root", func(img *disk.Image) { img.RootSize = 1 << 20 }, func(err error) bool { return strings.Contains(err.Error(), "too small") }},
 		{"no first boot", func(img *disk.Image) { img.Ignition = nil }, func(err error) bool { return strings.Contains(err.Error(), "first-boot") }},
+		{"another bundle", func(img *disk.Image) { img.Digest = bundle.DigestOf(nil) }, func(err error) bool { return errors.As(err, &corrupt) }},
 		{"no bundle", func(img *disk.Image) { img.Bundle += ".gone" }, func(err error) bool { return errors.Is(err, os.ErrNotExist) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			img := newImage(t)
 			tc.change(&img)
 			dir := t.TempDir()
-			err := disk.Bake(t.Context(), filepath.Join(dir, "disk.raw"), img, nil)
+			_, err := disk.Bake(t.Context(), filepath.Join(dir, "disk.raw"), img, nil)
 			if err == nil || !tc.want(err) {
 				t.Errorf("got %v", err)
 			}
@@ -243,7 +252,7 @@ func bakeForever(dir string) {
 	}
 	img := disk.Image{Lock: lock, Base: &disk.Base{Dir: filepath.Join(dir, "base"), Key: "test"}, Bundle: filepath.Join(dir, "bundle.tar"),
 		Ignition: []byte("ignition"), RootSize: 128 << 20}
-	err = disk.Bake(context.Background(), filepath.Join(dir, "disk.raw"), img, &disk.Options{Progress: func(string, int64, int64) {
+	_, err = disk.Bake(context.Background(), filepath.Join(dir, "disk.raw"), img, &disk.Options{Progress: func(string, int64, int64) {
 		os.Stdout.WriteString("baking\n")
 		time.Sleep(time.Hour) // not select: where nothing else runs that is a deadlock, and ends the process
 	}})
@@ -285,7 +294,7 @@ func TestBakeAfterKill(t *testing.T) {
 		t.Fatalf("the bake was not killed in the middle: %v", left)
 	}
 	img.Bundle, img.Base.Dir = filepath.Join(dir, "bundle.tar"), filepath.Join(dir, "base")
-	if err := disk.Bake(t.Context(), path, img, nil); err != nil {
+	if _, err := disk.Bake(t.Context(), path, img, nil); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".disk.raw*")); len(left) != 0 {

@@ -22,6 +22,7 @@ type bootOptions struct {
 	timeout time.Duration
 	log     string
 	junit   string
+	verify  string
 }
 
 func newBootCommand(e *env) *cobra.Command {
@@ -44,11 +45,21 @@ one to keep and boot again.
 	f.BoolVar(&o.network, "network", false, "give the guest a network card with a way out through this machine")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "give up after this long")
 	f.StringVar(&o.log, "log", "", "file to write the guest's serial console to")
+	f.StringVar(&o.verify, "verify", "", "public key that the image must be signed with, or it is not booted")
 	f.StringVar(&o.junit, "junit", "", "file to write a JUnit report to, a test case for each phase")
 	return cmd
 }
 
 func runBoot(ctx context.Context, e *env, o bootOptions, image string) (err error) {
+	if o.verify != "" {
+		key, err := readPublicKey(o.verify)
+		if err != nil {
+			return err
+		}
+		if err := verifyImage(ctx, e, image, key); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	var console io.Writer

@@ -15,6 +15,7 @@ type buildOptions struct {
 	projectOptions
 	remoteOptions
 	nodeOptions
+	keyOptions
 	frozen bool
 }
 
@@ -23,19 +24,24 @@ func newBuildCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Lock if there is no lock, then mirror, bundle and bake",
-		Long:  "Build makes the disk image: lock if there is no lock, then mirror, bundle, bake.\n" + exitStatus,
+		Long:  "Build makes the disk image: lock if there is no lock, then mirror, bundle, bake. With --key\nbundle and image are signed.\n" + exitStatus,
 		Args:  args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runBuild(cmd.Context(), e, o) },
 	}
 	o.projectOptions.addFlags(cmd.Flags())
 	o.remoteOptions.addFlags(cmd.Flags())
 	o.nodeOptions.addFlags(cmd.Flags())
+	o.keyOptions.addFlags(cmd.Flags())
 	addFrozen(cmd.Flags(), &o.frozen)
 	return cmd
 }
 
 func runBuild(ctx context.Context, e *env, o buildOptions) error {
-	p, err := o.load()
+	p, err := o.projectOptions.load()
+	if err != nil {
+		return err
+	}
+	key, err := o.keyOptions.load(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -55,12 +61,12 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := p.pack(ctx, e, l, tar, o.nodeOptions); err != nil {
+	if err := p.pack(ctx, e, l, tar, o.nodeOptions, key); err != nil {
 		return err
 	}
 	raw, err := p.output("", ".raw")
 	if err != nil {
 		return err
 	}
-	return p.bake(ctx, e, l, tar, raw)
+	return p.bake(ctx, e, l, tar, raw, key)
 }

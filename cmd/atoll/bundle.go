@@ -9,10 +9,12 @@ import (
 	"os"
 	"text/tabwriter"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"atoll/bundle"
+	"atoll/bundle/signature"
 )
 
 // nodeOptions choose the program that runs on the node.
@@ -27,6 +29,7 @@ func (o *nodeOptions) addFlags(f *pflag.FlagSet) {
 type bundleOptions struct {
 	projectOptions
 	nodeOptions
+	keyOptions
 	output string
 }
 
@@ -36,20 +39,26 @@ func newBundleCommand(e *env) *cobra.Command {
 		Use:   "bundle",
 		Short: "Pack what the lock names into one file; verify or inspect it",
 		Long: `Bundle packs the store's content that the lock names into one reproducible tar
-that is an OCI image layout. It uses no network.
+that is an OCI image layout. It uses no network. With --key it is signed, as cosign
+signs an image.
 ` + exitStatus,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBundle(cmd.Context(), e, o) },
 	}
 	o.projectOptions.addFlags(cmd.Flags())
 	o.nodeOptions.addFlags(cmd.Flags())
+	o.keyOptions.addFlags(cmd.Flags())
 	cmd.Flags().StringVarP(&o.output, "output", "o", "", "file to write (default: build/NAME.bundle.tar beside the definition)")
 	cmd.AddCommand(newBundleVerifyCommand(e), newBundleInspectCommand(e))
 	return cmd
 }
 
 func runBundle(ctx context.Context, e *env, o bundleOptions) error {
-	p, err := o.load()
+	p, err := o.projectOptions.load()
+	if err != nil {
+		return err
+	}
+	key, err := o.keyOptions.load(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -61,11 +70,11 @@ func runBundle(ctx context.Context, e *env, o bundleOptions) error {
 	if err != nil {
 		return err
 	}
-	return p.pack(ctx, e, l, path, o.nodeOptions)
+	return p.pack(ctx, e, l, path, o.nodeOptions, key)
 }
 
-// pack writes the bundle.
-func (p *project) pack(ctx context.Context, e *env, l *bundle.Lock, path string, o nodeOptions) error {
+// pack writes the bundle, signed if there is a key.
+func (p *project) pack(ctx context.Context, e *env, l *bundle.Lock, path string, o nodeOptions, key *signature.Key) error {
 	s, err := p.store()
 	if err != nil {
 		return err
@@ -75,7 +84,11 @@ func (p *project) pack(ctx context.Context, e *env, l *bundle.Lock, path string,
 		return err
 	}
 	step := e.progress("bundle")
-	err = bundle.Pack(ctx, path, s, l, artifacts, &bundle.PackOptions{Progress: step.set})
+	opts := &bundle.PackOptions{Progress: step.set}
+	if key != nil {
+		opts.Key = key
+	}
+	err = bundle.Pack(ctx, path, s, l, artifacts, opts)
 	if err != nil {
 		step.end(err, "")
 		return hintRemake(err, "atoll mirror -f %s", p.file)
@@ -140,38 +153,70 @@ func textFile(ctx context.Context, s *bundle.Store, name, mediaType string, data
 }
 
 func newBundleVerifyCommand(e *env) *cobra.Command {
-	return &cobra.Command{
+	var file string
+	cmd := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Hash everything in a bundle again and name each bad blob",
-		Long:  "Verify reads the whole bundle, hashes every blob and checks that every image is complete.\n" + exitStatus,
-		Args:  args(cobra.ExactArgs(1)),
-		RunE:  func(cmd *cobra.Command, args []string) error { return runBundleVerify(cmd.Context(), e, args[0]) },
+		Long: `Verify reads the whole bundle, hashes every blob and checks that every image is
+complete. With --key the bundle must be signed with that key.
+` + exitStatus,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var key *signature.PublicKey
+			if file != "" {
+				var err error
+				if key, err = readPublicKey(file); err != nil {
+					return err
+				}
+			}
+			return runBundleVerify(cmd.Context(), e, args[0], key)
+		},
 	}
+	cmd.Flags().StringVar(&file, "key", "", "public key that the bundle must be signed with")
+	return cmd
 }
 
 // openBundle opens a bundle, and tells one that is damaged from one that is not there or
-// was cut short.
-func openBundle(path string) (*bundle.Bundle, error) {
-	b, err := bundle.Open(path)
-	var system *fs.PathError
-	if err != nil && !errors.Is(err, bundle.ErrIncomplete) && !errors.As(err, &system) {
-		err = damagedError{err}
+// was cut short, or is not signed with the key, if there is one.
+func openBundle(path string, key *signature.PublicKey) (*bundle.Bundle, error) {
+	var trust bundle.Trust
+	if key != nil {
+		trust.Key = key
 	}
-	return b, err
+	b, err := bundle.OpenTrusted(path, trust)
+	return b, asDamaged(err)
+}
+
+// asDamaged marks what is wrong with the content of a bundle.
+func asDamaged(err error) error {
+	var system *fs.PathError
+	for _, other := range []error{bundle.ErrIncomplete, bundle.ErrUntrusted, context.Canceled} {
+		if errors.Is(err, other) {
+			return err
+		}
+	}
+	if err == nil || errors.As(err, &system) {
+		return err
+	}
+	return damagedError{err}
 }
 
 // remakeBundle is what to do about a bundle that is not whole.
 const remakeBundle = `fetch it again, or make it anew with "atoll mirror" and "atoll bundle"`
 
-func runBundleVerify(ctx context.Context, e *env, path string) error {
-	b, err := openBundle(path)
+func runBundleVerify(ctx context.Context, e *env, path string, key *signature.PublicKey) error {
+	b, err := openBundle(path, key)
 	if err != nil {
 		return hintRemake(err, remakeBundle)
 	}
 	defer b.Close()
 	step := e.progress("verify")
-	err = b.Verify(ctx, step.set)
-	step.end(err, "%s is whole", path)
+	err = asDamaged(b.Verify(ctx, step.set))
+	if key != nil {
+		step.end(err, "%s is whole and signed with %s", path, key)
+	} else {
+		step.end(err, "%s is whole", path)
+	}
 	return hintRemake(err, remakeBundle)
 }
 
@@ -179,17 +224,17 @@ func newBundleInspectCommand(e *env) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
-		Short: "List a bundle's images and files with their sizes",
+		Short: "Print a bundle's digest, and its images and files with their sizes",
 		Long:  "Inspect lists what is in a bundle without reading the blobs.\n" + exitStatus,
 		Args:  args(cobra.ExactArgs(1)),
 		RunE:  func(_ *cobra.Command, args []string) error { return runBundleInspect(e, args[0], asJSON) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object with images and files")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object with digest, images and files")
 	return cmd
 }
 
 func runBundleInspect(e *env, path string, asJSON bool) error {
-	b, err := openBundle(path)
+	b, err := openBundle(path, nil)
 	if err != nil {
 		return hintRemake(err, remakeBundle)
 	}
@@ -198,10 +243,17 @@ func runBundleInspect(e *env, path string, asJSON bool) error {
 		enc := json.NewEncoder(e.stdout)
 		enc.SetIndent("", "  ")
 		return enc.Encode(struct {
+			Digest v1.Hash        `json:"digest"`
+			Signed bool           `json:"signed"` // by whomever: verify says whether it is right
 			Images []bundle.Image `json:"images"`
 			Files  []bundle.File  `json:"files"`
-		}{b.Images(), b.Files()})
+		}{b.Digest(), b.Signed(), b.Images(), b.Files()})
 	}
+	signed := "not signed"
+	if b.Signed() {
+		signed = "carries a signature"
+	}
+	fmt.Fprintf(e.stdout, "%s, %s\n\n", b.Digest(), signed)
 	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "IMAGE\tDIGEST\tSIZE")
 	for _, i := range b.Images() {

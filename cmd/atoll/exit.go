@@ -64,7 +64,7 @@ func exitCode(err error) int {
 		return 2
 	case errors.Is(err, bundle.ErrStale):
 		return 3
-	case errors.As(err, &corrupt), errors.As(err, &damaged):
+	case errors.As(err, &corrupt), errors.As(err, &damaged), errors.Is(err, bundle.ErrUntrusted):
 		return 4
 	case errors.Is(err, bundle.ErrIncomplete):
 		return 5
@@ -75,7 +75,8 @@ func exitCode(err error) int {
 
 const exitStatus = `
 EXIT STATUS
-  0 ok, 1 error, 2 usage, 3 stale lock, 4 corrupt, 5 incomplete, 130 interrupted
+  0 ok, 1 error, 2 usage, 3 stale lock, 4 corrupt or not signed as asked,
+  5 incomplete, 130 interrupted
 `
 
 // hints are the lines that follow an error: one for each thing the user can do.

@@ -43,7 +43,7 @@ that installs all of it on its first boot with no network at all.
 		&cobra.Group{ID: "use", Title: "Running it:"})
 	for _, c := range []*cobra.Command{newInitCommand(e), newImagesCommand(e), newLockCommand(e), newWhyCommand(e),
 		newDiffCommand(e), newMirrorCommand(e),
-		newBundleCommand(e), newSBOMCommand(e), newBakeCommand(e), newBuildCommand(e)} {
+		newBundleCommand(e), newSBOMCommand(e), newBakeCommand(e), newBuildCommand(e), newKeyCommand(e)} {
 		c.GroupID = "build"
 		cmd.AddCommand(c)
 	}

@@ -14,10 +14,18 @@
 // same lock packed by the same atoll gives the same bytes. Trailing bytes after
 // the tar's end are ignored: a bundle can be written raw to a larger partition.
 //
-// index.json has one entry per image name. An entry carries the digest the
+// The root index, an OCI image index with artifactType application/vnd.atoll.bundle.v1, has
+// one entry per image name, and one per artifact. An entry carries the digest the
 // registry gave, so an index stays an index; of an index the wanted platform is
 // whole and of the other platforms only manifest and config are present. What is
 // not an image (k3s, the stack's manifests, the node's binary, the lock) is an OCI
 // artifact, told apart by its artifactType. A reader must ignore artifact types
 // and annotations that it does not know.
+//
+// The bundle's digest is that of the root index: it names everything in the bundle, and
+// signing does not change it. A signature is an image in cosign's form over that digest.
+//
+// index.json is what other tools read: the same entries, then the root index, then its
+// signature. It has no digest of its own, so nothing is taken from it but where those two
+// are; that it agrees with the root index is checked.
 package bundle

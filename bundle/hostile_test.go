@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"atoll/bundle"
 )
 
@@ -131,10 +133,24 @@ func sum(header []byte) {
 }
 
 func FuzzOpen(f *testing.F) {
-	_, data := small(f)
+	path, data := small(f)
 	f.Add(data)
 	f.Add(data[:3000])
+	key := newKey(f)
+	if err := bundle.Sign(f.Context(), path, &bundle.PackOptions{Key: key}); err != nil {
+		f.Fatal(err)
+	}
+	signed := read(f, path)
+	digest, err := open(f, signed, bundle.Trust{Key: key.Public()})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(signed)
+	f.Add(change(f, path, func(top, _ *v1.IndexManifest) { top.Manifests[0].Digest = top.Manifests[1].Digest }))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		verify(t, filepath.Join(t.TempDir(), "b"), data) // must not panic
+		if got, err := open(t, data, bundle.Trust{Key: key.Public()}); err == nil && got != digest {
+			t.Errorf("took bundle %s, which nobody signed", got)
+		}
 	})
 }

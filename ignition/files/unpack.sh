@@ -9,7 +9,7 @@ fits "$program" && exit 0
 dd if=/dev/disk/by-partlabel/atoll-bundle of="$program.new" bs=1M \
 	iflag=skip_bytes,count_bytes skip="$ATOLL_OFFSET" count="$ATOLL_SIZE" status=none
 if ! fits "$program.new"; then
-	echo "atoll: the bundle on this disk is damaged: write the image again"
+	echo "atoll: the bundle on this disk is damaged, in the node's program at its byte $ATOLL_OFFSET: write the image again"
 	exit 1
 fi
 chmod 0755 "$program.new"

@@ -90,20 +90,20 @@ func (b *Bundle) VerifySignature(key Verifier) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return fmt.Errorf("has no signature: %w %s", ErrUntrusted, key)
+	return fmt.Errorf("%w %s: it has no signature", ErrUntrusted, key)
 }
 
 // verifySignature checks the signatures in one image of them.
 func (b *Bundle) verifySignature(d v1.Descriptor, key Verifier) error {
 	data, err := b.load(d.Digest)
 	if err != nil {
-		return fmt.Errorf("reading signature: %w: %w", ErrUntrusted, err)
+		return fmt.Errorf("%w %s: reading signature: %w", ErrUntrusted, key, err)
 	}
 	var m imageManifest
 	if err := parse(data, &m); err != nil {
-		return fmt.Errorf("parsing signature %s: %w: %w", d.Digest, ErrUntrusted, err)
+		return fmt.Errorf("%w %s: parsing signature %s: %w", ErrUntrusted, key, d.Digest, err)
 	}
-	var errs []error
+	err = fmt.Errorf("%w %s: signature %s has no payload", ErrUntrusted, key, d.Digest)
 	for i, layer := range m.Layers {
 		if i == maxSignatures {
 			break
@@ -111,16 +111,16 @@ func (b *Bundle) verifySignature(d v1.Descriptor, key Verifier) error {
 		if layer.MediaType != signatureType || layer.Size > maxPayload {
 			continue
 		}
-		payload, err := b.load(layer.Digest)
-		if err == nil {
-			err = key.VerifyDigest(payload, layer.Annotations[signatureAnnotation], b.root.Digest)
+		var payload []byte
+		if payload, err = b.load(layer.Digest); err != nil {
+			err = fmt.Errorf("%w %s: reading signature: %w", ErrUntrusted, key, err)
+			continue
 		}
-		if err == nil {
+		if err = key.VerifyDigest(payload, layer.Annotations[signatureAnnotation], b.root.Digest); err == nil {
 			return nil
 		}
-		errs = append(errs, err)
 	}
-	return fmt.Errorf("signature %s: %w", d.Digest, errors.Join(append(errs, ErrUntrusted)...))
+	return err
 }
 
 // Sign signs the bundle at path, in place of the signature that it may have: it is written

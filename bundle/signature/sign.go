@@ -58,7 +58,7 @@ func (k *Key) SignDigest(digest v1.Hash, reference string) (data []byte, signatu
 func (p *PublicKey) VerifyDigest(data []byte, signature string, digest v1.Hash) error {
 	raw, err := base64.StdEncoding.DecodeString(signature)
 	if err != nil {
-		return fmt.Errorf("signature is not in base 64: %w", bundle.ErrUntrusted)
+		return fmt.Errorf("%w %s: the signature is not in base 64", bundle.ErrUntrusted, p)
 	}
 	sum := sha256.Sum256(data)
 	if !ecdsa.VerifyASN1(p.key, sum[:], raw) {
@@ -66,10 +66,10 @@ func (p *PublicKey) VerifyDigest(data []byte, signature string, digest v1.Hash) 
 	}
 	var signed payload
 	if err := json.Unmarshal(data, &signed); err != nil || signed.Critical.Type != payloadType {
-		return fmt.Errorf("signature is of something else than an index: %w", bundle.ErrUntrusted)
+		return fmt.Errorf("%w %s: what is signed is no index", bundle.ErrUntrusted, p)
 	}
 	if signed.Critical.Image.Digest != digest.String() {
-		return fmt.Errorf("signature is of %.80q: %w", signed.Critical.Image.Digest, bundle.ErrUntrusted)
+		return fmt.Errorf("%w %s: what is signed is %.80q", bundle.ErrUntrusted, p, signed.Critical.Image.Digest)
 	}
 	return nil
 }
@@ -98,18 +98,18 @@ func (k *Key) SignFile(data []byte) ([]byte, error) {
 // another key, or of other content, is an [bundle.ErrUntrusted].
 func (p *PublicKey) VerifyFile(data, signature []byte) error {
 	if len(signature) > maxSignature {
-		return fmt.Errorf("signature has more than %d bytes: %w", maxSignature, bundle.ErrUntrusted)
+		return fmt.Errorf("%w %s: the signature has more than %d bytes", bundle.ErrUntrusted, p, maxSignature)
 	}
 	s, err := sshsig.Unarmor(signature)
 	if err != nil {
-		return fmt.Errorf("signature cannot be read (%w): %w", err, bundle.ErrUntrusted)
+		return fmt.Errorf("%w %s: the signature cannot be read: %w", bundle.ErrUntrusted, p, err)
 	}
 	key, err := ssh.NewPublicKey(p.key)
 	if err != nil {
 		return err
 	}
 	if err := sshsig.Verify(bytes.NewReader(data), s, key, s.HashAlgorithm, namespace); err != nil {
-		return fmt.Errorf("%w %s (%w)", bundle.ErrUntrusted, p, err)
+		return fmt.Errorf("%w %s: %w", bundle.ErrUntrusted, p, err)
 	}
 	return nil
 }

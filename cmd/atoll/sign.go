@@ -175,7 +175,7 @@ func verifyImage(ctx context.Context, e *env, image string, key *signature.Publi
 	hex, _, _ := bytes.Cut(line, []byte(" "))
 	want := v1.Hash{Algorithm: "sha256", Hex: string(hex)}
 	if is, err := checksumLine(image, want); err != nil || is != string(line) || len(hex) != 64 {
-		return fmt.Errorf("%s is of another file: %.200q: %w", path, line, bundle.ErrUntrusted)
+		return fmt.Errorf("%s %w %s: its checksum is of another file: %.200q", image, bundle.ErrUntrusted, key, line)
 	}
 	step := e.progress("verify")
 	got, err := disk.Sum(ctx, image, step.set)

@@ -54,7 +54,7 @@ func TestOpen(t *testing.T) {
 		{"unsigned", plain, nil, ""},
 		{"signed, nobody asks", signed, nil, ""},
 		{"signed", signed, key, ""},
-		{"signature missing", plain, key, "has no signature"},
+		{"signature missing", plain, key, "it has no signature"},
 		{"signed by a stranger", signed, stranger, "not signed with the key"},
 		{"another one, signed by the same", other, key, "want " + b.Digest().String()},
 		{"another one", other, nil, "want " + b.Digest().String()},

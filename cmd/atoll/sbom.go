@@ -83,7 +83,7 @@ func (o *sbomOptions) document(ctx context.Context, e *env) ([]byte, error) {
 
 // bundledSBOM reads the document out of a bundle.
 func bundledSBOM(path string) ([]byte, error) {
-	b, err := openBundle(path)
+	b, err := openBundle(path, nil)
 	if err != nil {
 		return nil, hintRemake(err, remakeBundle)
 	}

@@ -97,6 +97,10 @@ func serveBundle(ctx context.Context, e *env, b *bundle.Bundle) error {
 	if err := errors.Join(rerr, serr); err != nil {
 		return errors.Join(err, firstboot.RegistryPhase(opts, err))
 	}
+	// Before anybody is served: what is found damaged while serving is told over it.
+	if err := firstboot.RegistryPhase(opts, nil); err != nil {
+		return err
+	}
 	failed := make(chan error, 3)
 	go func() { failed <- registry.Serve(rln) }()
 	go func() { failed <- status.Serve(sln) }()
@@ -105,9 +109,6 @@ func serveBundle(ctx context.Context, e *env, b *bundle.Bundle) error {
 			e.log.Warn("publishing status", "err", err) // nobody listens on a real machine
 		}
 	}()
-	if err := firstboot.RegistryPhase(opts, nil); err != nil {
-		return err
-	}
 	if err := notifyReady(); err != nil {
 		return err
 	}

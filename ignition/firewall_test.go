@@ -1,13 +1,10 @@
 package ignition
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +15,8 @@ import (
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
-	"golang.org/x/sys/unix"
+
+	"atoll/test/netns"
 )
 
 // openMore is what docs/ports.md shows for a site's own file.
@@ -64,15 +62,15 @@ func TestFirewallRules(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "site.nft"), []byte(openMore(t)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	ns.run(t, "nft", "--check", "--file", "files/firewall.nft")
+	run(t, ns, "nft", "--check", "--file", "files/firewall.nft")
 	for range 2 { // as at a reload: it starts anew
-		ns.run(t, "nft", "--file", "files/firewall.nft")
-		ns.run(t, "nft", `include "`+dir+`/*.nft"`)
+		run(t, ns, "nft", "--file", "files/firewall.nft")
+		run(t, ns, "nft", `include "`+dir+`/*.nft"`)
 	}
-	if got := ns.run(t, "nft", "list", "chain", "inet", "atoll", "open"); strings.Count(got, "accept") != 1 {
+	if got := run(t, ns, "nft", "list", "chain", "inet", "atoll", "open"); strings.Count(got, "accept") != 1 {
 		t.Errorf("a site's rules were not added, or twice:\n%s", got)
 	}
-	ns.run(t, "nft", `include "`+t.TempDir()+`/*.nft"`) // a site without rules
+	run(t, ns, "nft", `include "`+t.TempDir()+`/*.nft"`) // a site without rules
 }
 
 // TestFirewallPackets sends packets as a stranger and as a pod to a node that has
@@ -97,7 +95,7 @@ func TestFirewallPackets(t *testing.T) {
 			for _, port := range ports {
 				wg.Go(func() {
 					to := net.JoinHostPort(addr, strconv.Itoa(port))
-					if n.ns[from].dials(to) {
+					if dials(n[from], to) {
 						mu.Lock()
 						defer mu.Unlock()
 						open = append(open, to)
@@ -116,7 +114,7 @@ func TestFirewallPackets(t *testing.T) {
 	everything := append([]string{"198.51.100.2:5000", "198.51.100.2:6443", "198.51.100.2:8472", "198.51.100.2:10250", "198.51.100.2:30080",
 		"[fd00:a7::2]:6443", "[fd00:a7::2]:10250", "10.42.0.2:8080", "10.43.0.1:443", "192.0.2.1:7", "127.0.0.1:5000"}, strangers...)
 	check("stranger", "without a firewall a stranger", everything...)
-	n.ns["node"].run(t, "nft", "--file", "files/firewall.nft")
+	run(t, n["node"], "nft", "--file", "files/firewall.nft")
 	check("stranger", "a stranger", strangers...)
 	check("pod", "a pod",
 		"198.51.100.2:80", "198.51.100.2:30080", "198.51.100.2:6443", "198.51.100.2:10250", // hostPort and node port lead to a pod
@@ -131,7 +129,7 @@ func TestFirewallPackets(t *testing.T) {
 		{"pod", "198.51.100.2", true},
 		{"pod", "198.51.100.1", true}, // the answer comes back through the firewall
 	} {
-		if got := n.ns[tc.from].pings(tc.to); got != tc.want {
+		if got := pings(n[tc.from], tc.to); got != tc.want {
 			t.Errorf("%s pings %s: %v, want %v", tc.from, tc.to, got, tc.want)
 		}
 	}
@@ -140,55 +138,31 @@ func TestFirewallPackets(t *testing.T) {
 	if err := os.WriteFile(site, []byte("add element inet atoll open_tcp { 30080, 30443 }\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	n.ns["node"].run(t, "nft", "--file", site)
+	run(t, n["node"], "nft", "--file", site)
 	check("stranger", "with a node port opened a stranger", append(strangers, "198.51.100.2:30080")...)
 }
 
-// namespace is a network namespace.
-type namespace struct{ name string }
-
-func newNamespace(t *testing.T) namespace {
+func newNamespace(t *testing.T) netns.Namespace {
 	t.Helper()
-	ns := namespace{fmt.Sprintf("atoll%d-%s", os.Getpid(), strings.ReplaceAll(filepath.Base(t.TempDir())+t.Name(), "/", "-"))}
-	if out, err := exec.Command("ip", "netns", "add", ns.name).CombinedOutput(); err != nil {
-		t.Skipf("no network namespaces here: %v\n%s", err, out)
+	ns, err := netns.New(t)
+	if err != nil {
+		t.Skip(err)
 	}
-	t.Cleanup(func() { exec.Command("ip", "netns", "del", ns.name).Run() })
 	return ns
 }
 
-func (ns namespace) command(name string, args ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", ns.name, name}, args...)...)
-}
-
-func (ns namespace) run(t *testing.T, name string, args ...string) string {
+// run runs a program in a namespace, which must succeed, and returns what it printed.
+func run(t *testing.T, ns netns.Namespace, name string, args ...string) string {
 	t.Helper()
-	out, err := ns.command(name, args...).CombinedOutput()
+	out, err := ns.Command(name, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }
 
-// inside runs f in the namespace, on a thread that ends with it.
-func (ns namespace) inside(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		fd, err := unix.Open("/run/netns/"+ns.name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			err = errors.Join(unix.Setns(fd, unix.CLONE_NEWNET), unix.Close(fd))
-		}
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	return <-done
-}
-
-func (ns namespace) dials(to string) bool {
-	return ns.inside(func() error {
+func dials(ns netns.Namespace, to string) bool {
+	return ns.Inside(func() error {
 		conn, err := net.DialTimeout("tcp", to, time.Second)
 		if err != nil {
 			return err
@@ -198,12 +172,12 @@ func (ns namespace) dials(to string) bool {
 }
 
 // pings tells whether an echo request is answered.
-func (ns namespace) pings(addr string) bool {
+func pings(ns netns.Namespace, addr string) bool {
 	network, local, protocol, request, reply := "ip4:icmp", "0.0.0.0", 1, icmp.Type(ipv4.ICMPTypeEcho), icmp.Type(ipv4.ICMPTypeEchoReply)
 	if strings.Contains(addr, ":") {
 		network, local, protocol, request, reply = "ip6:ipv6-icmp", "::", 58, ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply
 	}
-	return ns.inside(func() error {
+	return ns.Inside(func() error {
 		conn, err := icmp.ListenPacket(network, local)
 		if err != nil {
 			return err
@@ -232,34 +206,31 @@ func (ns namespace) pings(addr string) bool {
 }
 
 // nodeNet is a node with a stranger and a pod beside it, and what is behind it.
-type nodeNet struct{ ns map[string]namespace }
-
-func newNodeNet(t *testing.T) nodeNet {
+func newNodeNet(t *testing.T) map[string]netns.Namespace {
 	t.Helper()
-	n := nodeNet{map[string]namespace{}}
+	n := map[string]netns.Namespace{}
 	for _, name := range []string{"node", "stranger", "pod", "behind"} {
-		n.ns[name] = newNamespace(t)
-		n.ns[name].run(t, "ip", "link", "set", "lo", "up")
+		n[name] = newNamespace(t)
 	}
 	link := func(far, iface, there string, here ...string) {
-		n.ns["node"].run(t, "ip", "link", "add", iface, "type", "veth", "peer", "name", "eth0", "netns", n.ns[far].name)
+		run(t, n["node"], "ip", "link", "add", iface, "type", "veth", "peer", "name", "eth0", "netns", n[far].Name)
 		for _, a := range here {
-			n.ns["node"].run(t, "ip", "addr", "add", a, "dev", iface, "nodad")
+			run(t, n["node"], "ip", "addr", "add", a, "dev", iface, "nodad")
 		}
-		n.ns["node"].run(t, "ip", "link", "set", iface, "up")
+		run(t, n["node"], "ip", "link", "set", iface, "up")
 		for a := range strings.FieldsSeq(there) {
-			n.ns[far].run(t, "ip", "addr", "add", a, "dev", "eth0", "nodad")
+			run(t, n[far], "ip", "addr", "add", a, "dev", "eth0", "nodad")
 		}
-		n.ns[far].run(t, "ip", "link", "set", "eth0", "up")
+		run(t, n[far], "ip", "link", "set", "eth0", "up")
 		gateway, _, _ := strings.Cut(here[0], "/")
-		n.ns[far].run(t, "ip", "route", "add", "default", "via", gateway)
+		run(t, n[far], "ip", "route", "add", "default", "via", gateway)
 	}
 	link("stranger", "ens3", "198.51.100.1/24 fd00:a7::1/64", "198.51.100.2/24", "fd00:a7::2/64")
 	link("pod", "cni0", "10.42.0.2/24 fd00:42::2/64", "10.42.0.1/24", "fd00:42::1/64")
-	n.ns["pod"].run(t, "ip", "route", "add", "default", "via", "fd00:42::1")
+	run(t, n["pod"], "ip", "route", "add", "default", "via", "fd00:42::1")
 	link("behind", "ens4", "192.0.2.1/24", "192.0.2.2/24")
 	// What kube-proxy and the CNI plugins set up.
-	n.ns["node"].run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.route_localnet=1", "net.ipv4.conf.ens3.route_localnet=1",
+	run(t, n["node"], "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.route_localnet=1", "net.ipv4.conf.ens3.route_localnet=1",
 		"net.ipv4.conf.cni0.route_localnet=1")
 	rules := filepath.Join(t.TempDir(), "kubernetes.nft")
 	if err := os.WriteFile(rules, []byte(`table ip nat {
@@ -276,14 +247,14 @@ func newNodeNet(t *testing.T) nodeNet {
 `), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	n.ns["node"].run(t, "nft", "--file", rules)
+	run(t, n["node"], "nft", "--file", rules)
 	for who, addrs := range map[string][]string{
 		"node":   {":22", ":443", "0.0.0.0:5000", ":6443", ":8472", ":9180", ":10250"},
 		"pod":    {":8080"},
 		"behind": {":7"},
 	} {
 		for _, addr := range addrs {
-			if err := n.ns[who].inside(func() error {
+			if err := n[who].Inside(func() error {
 				l, err := net.Listen("tcp", addr)
 				if err == nil {
 					t.Cleanup(func() { l.Close() })
@@ -296,8 +267,8 @@ func newNodeNet(t *testing.T) nodeNet {
 	}
 	// Packets to loopback's addresses leave these machines as any others.
 	for _, who := range []string{"stranger", "pod"} {
-		n.ns[who].run(t, "ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
-		n.ns[who].run(t, "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1", "net.ipv4.conf.eth0.route_localnet=1")
+		run(t, n[who], "ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
+		run(t, n[who], "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1", "net.ipv4.conf.eth0.route_localnet=1")
 	}
 	return n
 }

@@ -198,7 +198,7 @@ func (n *neighbour) visit(t *testing.T) {
 	if out := n.ssh(t, "atoll node status 2>&1; sudo atoll node status"); !strings.Contains(out, "hint: it may quote logs") || !strings.Contains(out, "Deployment atoll-ports/gate") {
 		t.Errorf("atoll node status, and by root:\n%s", out)
 	}
-	if out := n.ssh(t, "ps -o user= -C atoll | sort | uniq; systemctl is-active atoll-firewall atoll-status; systemctl --failed --plain --no-legend list-units 'atoll-*'"); out != "atoll-status\nroot\nactive\nactive\n" {
+	if out := n.ssh(t, "ps -o user:20= -C atoll | tr -d ' ' | sort -u; systemctl is-active atoll-firewall atoll-status; systemctl --failed --plain --no-legend list-units 'atoll-*'"); out != "atoll-status\nroot\nactive\nactive\n" {
 		t.Errorf("users of atoll's processes, and its units:\n%s", out)
 	}
 	n.noSecrets(t)

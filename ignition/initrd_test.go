@@ -122,3 +122,47 @@ func foreign(t *testing.T, img []byte, entries int) {
 		t.Errorf("cpio: %v\n%s", err, out)
 	}
 }
+
+// TestReport runs the script over what Ignition logs when a command of its fails: the
+// console is told why, and no hash.
+func TestReport(t *testing.T) {
+	script, err := files.ReadFile("files/initramfs/report")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	log, console := filepath.Join(dir, "log"), filepath.Join(dir, "console")
+	for name, text := range map[string]string{
+		log: `INFO     : files: createUsers: op(1): executing: "useradd" "--root" "/sysroot" "--password" "$6$salt$hash" "ann"
+CRITICAL : files: createUsers: op(1): [failed]   creating or modifying user "ann": exit status 1: Cmd: "useradd" "--root" "/sysroot" "--password" "$6$salt$ha\"s\\h" "ann" Stdout: "" Stderr: "useradd: no room"
+files failed
+Full config:
+{"passwd": {"users": [{"name": "ann", "passwordHash": "$6$salt$hash"}]}}
+`,
+		// The stages that log to syslog.
+		filepath.Join(dir, "journalctl"): "#!/bin/sh\necho 'disks: failed: no such disk'\n",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for result, want := range map[string]string{
+		"success": "",
+		"exit-code": `atoll: files: createUsers: op(1): [failed]   creating or modifying user "ann": exit status 1: Cmd: "useradd" "--root" "/sysroot" "--password" "…" "ann" Stdout: "" Stderr: "useradd: no room"
+atoll: disks: failed: no such disk
+`,
+	} {
+		if err := os.WriteFile(console, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "-c", string(script), "report", log, console)
+		cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "SERVICE_RESULT=" + result}
+		out, err := cmd.CombinedOutput()
+		if err != nil || len(out) > 0 {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if got, err := os.ReadFile(console); err != nil || string(got) != want {
+			t.Errorf("%s: console has %q, %v, want %q", result, got, err, want)
+		}
+	}
+}

@@ -99,6 +99,11 @@ func (d *document) addScripts() error {
 		}
 		d.add(scriptDir+strings.TrimSuffix(path.Base(name), ".sh"), 0o755, string(text))
 	}
+	firewall, err := files.ReadFile("files/firewall.nft")
+	if err != nil {
+		return err
+	}
+	d.add("/etc/atoll/firewall.nft", 0o644, string(firewall))
 	return nil
 }
 

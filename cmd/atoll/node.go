@@ -4,11 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net"
-	"net/http"
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"atoll/bundle"
 	"atoll/ignition/firstboot"
@@ -30,8 +31,9 @@ func newNodeCommand(e *env) *cobra.Command {
 	}
 	cmd.AddCommand(
 		newNodePartCommand(e, "prepare", "Put k3s and its configuration in place", runNodePrepare),
-		newNodePartCommand(e, "registry", "Serve the bundle's images and the status", runNodeRegistry),
+		newNodePartCommand(e, "registry", "Serve the bundle's images to this node", runNodeRegistry),
 		newNodePartCommand(e, "install", "Install the stack, phase by phase", runNodeInstall),
+		newNodePublishCommand(e),
 		newNodeStatusCommand(e),
 		newNodeSecretCommand(e),
 	)
@@ -66,18 +68,7 @@ func onBundle(e *env, path, phase string, run func(*bundle.Bundle) error) error 
 }
 
 func runNodePrepare(ctx context.Context, e *env, path string) error {
-	publishing, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := firstboot.Publish(publishing, firstboot.StatusPath, firstboot.PortPath); err != nil {
-			e.log.Warn("publishing status", "err", err)
-		}
-	}()
-	err := onBundle(e, path, "prepare", func(b *bundle.Bundle) error { return firstboot.Prepare(ctx, b, "/", nodeOpts(e)) })
-	stop()
-	<-done
-	return err
+	return onBundle(e, path, "prepare", func(b *bundle.Bundle) error { return firstboot.Prepare(ctx, b, "/", nodeOpts(e)) })
 }
 
 func runNodeRegistry(ctx context.Context, e *env, path string) error {
@@ -85,30 +76,18 @@ func runNodeRegistry(ctx context.Context, e *env, path string) error {
 }
 
 func serveBundle(ctx context.Context, e *env, b *bundle.Bundle) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	opts := nodeOpts(e)
-	serve := func(addr string, h http.Handler) (*http.Server, net.Listener, error) {
-		ln, err := net.Listen("tcp", addr)
-		return &http.Server{Handler: h}, ln, err
-	}
-	registry, rln, rerr := serve(firstboot.RegistryAddr, firstboot.NewRegistry(b, opts))
-	status, sln, serr := serve(firstboot.StatusAddr, firstboot.StatusHandler(firstboot.StatusPath))
-	if err := errors.Join(rerr, serr); err != nil {
+	server := firstboot.RegistryServer(firstboot.NewRegistry(b, opts))
+	ln, err := net.Listen("tcp", firstboot.RegistryAddr)
+	if err != nil {
 		return errors.Join(err, firstboot.RegistryPhase(opts, err))
 	}
 	// Before anybody is served: what is found damaged while serving is told over it.
 	if err := firstboot.RegistryPhase(opts, nil); err != nil {
-		return err
+		return errors.Join(err, ln.Close())
 	}
-	failed := make(chan error, 3)
-	go func() { failed <- registry.Serve(rln) }()
-	go func() { failed <- status.Serve(sln) }()
-	go func() {
-		if err := firstboot.Publish(ctx, firstboot.StatusPath, firstboot.PortPath); err != nil {
-			e.log.Warn("publishing status", "err", err) // nobody listens on a real machine
-		}
-	}()
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(ln) }()
 	if err := notifyReady(); err != nil {
 		return err
 	}
@@ -116,7 +95,7 @@ func serveBundle(ctx context.Context, e *env, b *bundle.Bundle) error {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
-		return errors.Join(registry.Close(), status.Close())
+		return server.Close()
 	}
 }
 
@@ -138,6 +117,38 @@ func runNodeInstall(ctx context.Context, e *env, path string) error {
 	return onBundle(e, path, "k3s", func(b *bundle.Bundle) error { return firstboot.Install(ctx, b, kubeconfig, nodeOpts(e)) })
 }
 
+func newNodePublishCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "publish",
+		Short: "Tell the status to the network and to the machine's host",
+		Args:  args(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runNodePublish(cmd.Context(), e) },
+	}
+}
+
+// runNodePublish has no rights on the node but to read its status.
+func runNodePublish(ctx context.Context, e *env) error {
+	ln, err := net.Listen("tcp", firstboot.StatusAddr)
+	if err != nil {
+		return err
+	}
+	if err := notifyReady(); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	var tasks errgroup.Group
+	tasks.Go(func() error {
+		if err := firstboot.Publish(ctx, firstboot.StatusPath, firstboot.PortPath); err != nil {
+			e.log.Warn("publishing status", "err", err) // nobody listens on a real machine
+		}
+		return nil
+	})
+	err = firstboot.ServeStatus(ctx, ln, firstboot.StatusPath)
+	if ctx.Err() != nil {
+		return errors.Join(err, tasks.Wait()) // the last status goes out
+	}
+	return err
+}
+
 func newNodeStatusCommand(e *env) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -146,6 +157,10 @@ func newNodeStatusCommand(e *env) *cobra.Command {
 		Args:  args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			s, err := firstboot.ReadStatus(firstboot.StatusPath)
+			if errors.Is(err, fs.ErrPermission) {
+				// Not wrapped: the hint for that is about writing.
+				return withHint(errors.New(err.Error()), "it may quote logs, so root alone may read it: sudo atoll node status")
+			}
 			if err != nil {
 				return withHint(err, "this runs on an appliance: journalctl -u atoll-prepare tells why there is no status")
 			}

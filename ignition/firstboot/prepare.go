@@ -56,6 +56,9 @@ func Prepare(ctx context.Context, b *bundle.Bundle, root string, o *Options) err
 		return fmt.Errorf("preparing node: %w", err)
 	}
 	opts.tell(func(s *bundle.Status) { *s = newStatus(f.Name, plan) })
+	if err := placeStatusToken(filepath.Join(root, SecretsPath), opts); err != nil {
+		opts.Log.Warn("making up the status token", "err", err)
+	}
 	return opts.phase(phasePrepare, func() error {
 		p := preparer{ctx: ctx, b: b, root: root, facts: f, opts: opts}
 		return p.run()

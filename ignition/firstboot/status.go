@@ -8,10 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net/http"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -24,7 +25,6 @@ import (
 // Where the node tells how far it is.
 const (
 	StatusPath = "/run/atoll/status.json" // gone at every boot, like what it tells of
-	StatusAddr = ":9180"
 	PortPath   = "/dev/virtio-ports/" + bundle.StatusPort
 )
 
@@ -87,7 +87,8 @@ func (o Options) update(change func(*bundle.Status)) error {
 	if err := os.MkdirAll(filepath.Dir(o.Status), 0o755); err != nil {
 		return fmt.Errorf("writing status: %w", err)
 	}
-	lock, err := os.OpenFile(o.Status+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	// Who can open the lock can hold it, and with it everyone who has something to tell.
+	lock, err := os.OpenFile(o.Status+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("writing status: %w", err)
 	}
@@ -106,9 +107,29 @@ func (o Options) update(change func(*bundle.Status)) error {
 		return fmt.Errorf("writing status: %w", err)
 	}
 	return bundle.WriteFile(o.Status, func(f *os.File) error {
+		if err := readableByStatusUser(f); err != nil {
+			return err
+		}
 		_, err := f.Write(append(data, '\n'))
 		return err
 	})
+}
+
+// readableByStatusUser closes a file to all but its owner and those who serve the
+// status: it may quote logs.
+func readableByStatusUser(f *os.File) error {
+	if err := f.Chmod(0o600); err != nil {
+		return err
+	}
+	group, err := user.LookupGroup(StatusUser)
+	if err != nil {
+		return nil // no node: nobody serves it
+	}
+	gid, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		return fmt.Errorf("group %s: %w", StatusUser, err)
+	}
+	return errors.Join(f.Chown(-1, gid), f.Chmod(0o640))
 }
 
 // setPhase changes one phase, added if it is not there.
@@ -176,29 +197,6 @@ func firstLine(err error) string {
 func RegistryPhase(o *Options, err error) error {
 	opts := o.withDefaults()
 	return opts.phase(phaseRegistry, func() error { return err })
-}
-
-// StatusHandler serves the status file, read-only: GET /status gives it, GET /healthz
-// answers 200 once the stack is ready and 503 before.
-func StatusHandler(path string) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			http.Error(w, "no status yet", http.StatusServiceUnavailable)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Write(data) // the client's loss if it is gone
-	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if s, err := ReadStatus(path); err != nil || s.State != bundle.StateReady {
-			http.Error(w, "not ready", http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	return mux
 }
 
 // FormatStatus writes a status for people.

@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,46 +86,6 @@ func TestStatusSurvivesDamage(t *testing.T) {
 	}
 	if s, err := ReadStatus(o.Status); err != nil || len(s.Phases) != 1 {
 		t.Errorf("got %+v, %v", s, err)
-	}
-}
-
-func TestStatusHandler(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "status.json")
-	server := httptest.NewServer(StatusHandler(path))
-	defer server.Close()
-	code := func(method, path string) int {
-		req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp.StatusCode
-	}
-	for _, tc := range []struct {
-		status          string
-		healthz, report int
-	}{
-		{"", 503, 503},
-		{`{"state":"running"}`, 503, 200},
-		{`{"state":"ready"}`, 200, 200},
-		{`{"state":"failed"}`, 503, 200},
-		{`{`, 503, 200},
-	} {
-		if tc.status != "" {
-			if err := os.WriteFile(path, []byte(tc.status), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if h, r := code("GET", "/healthz"), code("GET", "/status"); h != tc.healthz || r != tc.report {
-			t.Errorf("%s: healthz %d, status %d, want %d, %d", tc.status, h, r, tc.healthz, tc.report)
-		}
-	}
-	if got := code("POST", "/status"); got != http.StatusMethodNotAllowed {
-		t.Errorf("POST gives %d", got)
 	}
 }
 

@@ -85,6 +85,8 @@ func Packages(extra []string) []string {
 		"systemd", "systemd-sysv", "udev", "dbus", "kmod", "procps", "tzdata", "ca-certificates",
 		"usr-is-merged", // else usrmerge, and with it 45 MB of Perl
 
+		"nftables", // the node's firewall
+
 		// What k3s runs.
 		"iproute2", "iptables", "conntrack", "mount", "util-linux",
 

@@ -5,6 +5,7 @@ set -eu
 root=$1
 out=$(dirname "$root")
 cp -r "$out/glue/root/." "$root/"
+chroot "$root" systemd-sysusers atoll.conf
 chroot "$root" systemctl preset-all
 # Enabling systemd-networkd enables this too, at every first boot. There may be no network.
 ln -sf /dev/null "$root/etc/systemd/system/systemd-networkd-wait-online.service"

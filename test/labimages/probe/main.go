@@ -1,9 +1,11 @@
 // Probe is the lab's all-purpose container: it serves, it writes and reads a
-// volume, it says hello.
+// volume, it says hello, it waits for a visitor, it looks for open ports.
 //
 //	probe serve [-addr :8080]
 //	probe write-read [-addr :8080] DIR
 //	probe hello
+//	probe gate [-addr :8080]
+//	probe scan [-tcp PORTS] [-want PORTS] HOST
 package main
 
 import (
@@ -30,10 +32,12 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want a command: serve, write-read or hello")
+		return errors.New("want a command: serve, write-read, hello, gate or scan")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	addr := flags.String("addr", ":8080", "address that answers /readyz")
+	tcp := flags.String("tcp", "1-65535", "TCP ports to scan, like 22,8000-8100")
+	want := flags.String("want", "", "TCP ports that must be open; all others must not")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -42,21 +46,36 @@ func run(ctx context.Context, args []string) error {
 		fmt.Println("hello from the lab, started at run time")
 		return nil
 	case "serve":
-		return serve(ctx, *addr, func() error { return nil })
+		return serve(ctx, *addr, http.NewServeMux(), func() error { return nil })
 	case "write-read":
 		if flags.NArg() != 1 {
 			return errors.New("write-read wants one folder")
 		}
-		return serve(ctx, *addr, func() error { return writeRead(flags.Arg(0)) })
+		return serve(ctx, *addr, http.NewServeMux(), func() error { return writeRead(flags.Arg(0)) })
+	case "gate":
+		return gate(ctx, *addr)
+	case "scan":
+		if flags.NArg() != 1 {
+			return errors.New("scan wants one host")
+		}
+		return scan(ctx, flags.Arg(0), *tcp, *want)
 	default:
 		return fmt.Errorf("unknown command %q", args[0])
 	}
 }
 
-// serve answers /readyz with 503 until work is done, then with 200, until ctx ends.
-func serve(ctx context.Context, addr string, work func() error) error {
-	var ready atomic.Bool
+// gate is not ready until somebody has sent a POST to /open.
+func gate(ctx context.Context, addr string) error {
+	opened, open := context.WithCancel(ctx)
+	defer open()
 	mux := http.NewServeMux()
+	mux.HandleFunc("POST /open", func(http.ResponseWriter, *http.Request) { open() })
+	return serve(ctx, addr, mux, func() error { <-opened.Done(); return nil })
+}
+
+// serve answers /readyz with 503 until work is done, then with 200, until ctx ends.
+func serve(ctx context.Context, addr string, mux *http.ServeMux, work func() error) error {
+	var ready atomic.Bool
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !ready.Load() {
 			http.Error(w, "not yet", http.StatusServiceUnavailable)

@@ -41,7 +41,7 @@ func TestServe(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	release := make(chan struct{})
-	go func() { ended <- serve(ctx, addr, func() error { <-release; return nil }) }()
+	go func() { ended <- serve(ctx, addr, http.NewServeMux(), func() error { <-release; return nil }) }()
 	if got := await(t, addr, http.StatusServiceUnavailable); got != http.StatusServiceUnavailable {
 		t.Errorf("before its work is done it answers %d", got)
 	}

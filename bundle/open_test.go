@@ -27,9 +27,13 @@ func odd(t *testing.T) map[string]string {
 	if err := os.Symlink(at("pipe"), at("link")); err != nil {
 		t.Fatal(err)
 	}
-	return map[string]string{
+	made := map[string]string{
 		"a pipe": at("pipe"), "a socket": at("socket"), "a folder": dir, "a character device": os.DevNull, "link": at("link"),
 	}
+	if syscall.Mknod(at("disk"), syscall.S_IFBLK|0o600, 7<<8|250) == nil { // root alone may
+		made["a block device"] = at("disk")
+	}
+	return made
 }
 
 func TestOpenRegular(t *testing.T) {

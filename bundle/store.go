@@ -117,7 +117,7 @@ func (s *Store) PutFile(ctx context.Context, path string) (v1.Hash, int64, error
 // put streams r into a temporary file and, if check agrees with the digest and
 // length, gives it its name.
 func (s *Store) put(ctx context.Context, r io.Reader, check func(v1.Hash, int64) error) (h v1.Hash, n int64, err error) {
-	f, err := createTemp(s.tmp(), tempPrefix)
+	f, err := createTemp(s.tmp(), tempPrefix, 0o644)
 	if err != nil {
 		return h, 0, fmt.Errorf("storing blob: %w", err)
 	}
@@ -143,9 +143,6 @@ func (s *Store) put(ctx context.Context, r io.Reader, check func(v1.Hash, int64)
 
 // commit makes f, whose content is right, the blob h.
 func (s *Store) commit(f *os.File, h v1.Hash) error {
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
 	// A second in the past: any later write, however soon, changes the time, and
 	// with it the state that the record is about.
 	past := time.Now().Add(-time.Second)

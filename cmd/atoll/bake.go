@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,19 +44,15 @@ func runBake(ctx context.Context, e *env, o bakeOptions) error {
 	if err != nil {
 		return err
 	}
-	l, err := p.lock(ctx)
-	if err != nil {
-		return err
-	}
-	tar, err := p.output(o.bundle, ".bundle.tar")
-	if err != nil {
-		return err
-	}
 	raw, err := p.output(o.output, ".raw")
 	if err != nil {
 		return err
 	}
-	return p.bake(ctx, e, l, tar, raw)
+	l, err := p.lock(ctx)
+	if err != nil {
+		return err
+	}
+	return p.bake(ctx, e, l, cmp.Or(o.bundle, p.built(".bundle.tar")), raw)
 }
 
 // bake writes the disk image.
@@ -73,6 +70,9 @@ func (p *project) bake(ctx context.Context, e *env, l *bundle.Lock, tar, raw str
 	step.end(err, "%d packages", len(l.Packages))
 	if err != nil {
 		return hintRemake(err, "atoll mirror -f %s", p.file)
+	}
+	if err := p.makeOut(raw); err != nil {
+		return err
 	}
 	step = e.progress("bake")
 	err = disk.Bake(ctx, raw, disk.Image{Lock: l, Base: base, Bundle: tar, Ignition: initrd, RootSize: int64(p.def.Disk.RootSize) << 30},

@@ -53,11 +53,11 @@ func runBundle(ctx context.Context, e *env, o bundleOptions) error {
 	if err != nil {
 		return err
 	}
-	l, err := p.lock(ctx)
+	path, err := p.output(o.output, ".bundle.tar")
 	if err != nil {
 		return err
 	}
-	path, err := p.output(o.output, ".bundle.tar")
+	l, err := p.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -72,6 +72,9 @@ func (p *project) pack(ctx context.Context, e *env, l *bundle.Lock, path string,
 	}
 	artifacts, err := p.artifacts(ctx, e, s, l, o)
 	if err != nil {
+		return err
+	}
+	if err := p.makeOut(path); err != nil {
 		return err
 	}
 	step := e.progress("bundle")

@@ -123,6 +123,9 @@ func (p *project) frozen(ctx context.Context, e *env, o remoteOptions) (*bundle.
 
 // resolve makes the lock.
 func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) (*bundle.Lock, error) {
+	if err := hintOutput(bundle.CheckOutput(p.lockFile)); err != nil {
+		return nil, err
+	}
 	opts := o.options(e)
 	sources, err := p.fetchSources(ctx, e, opts)
 	if err != nil {

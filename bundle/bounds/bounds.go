@@ -1,0 +1,50 @@
+// Package bounds has the bounds on what Atoll parses, all in one table, and holds YAML
+// against them before it is decoded. What a parser is given may come from anybody; within
+// these bounds no input makes it take much memory or time.
+//
+// The numbers are the maxima of Kubeflow 26.03, the largest stack meant to be rendered,
+// with room. Most are no matter of taste: decoding costs the square of the keys of a
+// mapping, a node of YAML costs some 200 bytes, and whoever walks a tree calls itself once
+// for each level.
+package bounds
+
+import "fmt"
+
+// Bounds on one file, or stream, and on trees of them.
+const (
+	File  = 16 << 20  // bytes of one file; Kubeflow: 3.7 MB
+	Tree  = 256 << 20 // bytes of all files of a tree; Kubeflow, rendered: 12 MB
+	Files = 50_000    // files of a tree
+)
+
+// Bounds on YAML, and so on JSON. [YAML] holds a stream against them.
+const (
+	Documents = 50_000    // documents of a stream; Kubeflow, rendered: 675
+	Marks     = 1_000_000 // what may start a node, in one document; Kubeflow: 77,000
+	Nodes     = 2_000_000 // nodes of all documents, aliases expanded; Kubeflow, rendered: 500,000
+	Depth     = 400       // levels, aliases expanded; Kubeflow: 43
+	Keys      = 4096      // keys of one mapping; Kubeflow: 66
+	KeyBytes  = 1024      // bytes of one key; Kubeflow: 71
+)
+
+// Bounds on what is made of YAML.
+const (
+	Nested    = 4       // YAML in strings in YAML in strings; Kubeflow: 2
+	PathBytes = 4096    // bytes of the path of keys to a value; Kubeflow: 348
+	Places    = 100_000 // places that name an image; Kubeflow: 471
+)
+
+// Error is the error for what is out of bounds.
+type Error struct {
+	What  string // what there is too much of: "nodes", say
+	Limit int    // how much of it there may be
+	Line  int    // of the document that has it, where that is known; else 0
+}
+
+func (e *Error) Error() string {
+	at := ""
+	if e.Line > 0 {
+		at = fmt.Sprintf("line %d: ", e.Line)
+	}
+	return fmt.Sprintf("%sYAML is too large or too deep: more than %d %s", at, e.Limit, e.What)
+}

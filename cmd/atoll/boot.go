@@ -76,8 +76,7 @@ func runBoot(ctx context.Context, e *env, o bootOptions, image string) (err erro
 	if err != nil {
 		return hintOutput(err)
 	}
-	fmt.Fprintf(e.stdout, "%s is ready after %s (%s)\n", res.Status.Appliance, res.Duration.Round(time.Second), res.Accel)
-	return nil
+	return e.print("%s is ready after %s (%s)", res.Status.Appliance, res.Duration.Round(time.Second), res.Accel)
 }
 
 // phaseTeller prints a line for each phase of the guest that ends.
@@ -121,5 +120,5 @@ func (t *phaseTeller) once(phase, format string, args ...any) {
 		return
 	}
 	t.told[phase] = true
-	t.e.say("%-12s %s", phase, fmt.Sprintf(format, args...))
+	t.e.say("%-12s %s", phase, plainf(format, args...))
 }

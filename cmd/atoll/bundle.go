@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -205,14 +203,15 @@ func runBundleInspect(e *env, path string, asJSON bool) error {
 			Files  []bundle.File  `json:"files"`
 		}{b.Images(), b.Files()})
 	}
-	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "IMAGE\tDIGEST\tSIZE")
+	t := newTable(e.stdout)
+	t.row("IMAGE", "DIGEST", "SIZE")
 	for _, i := range b.Images() {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", i.Name, i.Digest, size(i.Size))
+		t.row(i.Name, i.Digest.String(), size(i.Size))
 	}
-	fmt.Fprintln(w, "\nFILE\tDIGEST\tSIZE")
+	t.row()
+	t.row("FILE", "DIGEST", "SIZE")
 	for _, f := range b.Files() {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.Digest, size(f.Size))
+		t.row(f.Name, f.Digest.String(), size(f.Size))
 	}
-	return w.Flush()
+	return t.Flush()
 }

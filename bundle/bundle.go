@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -58,7 +59,7 @@ const (
 // [ErrIncomplete]. Open reads the tar's headers and the index but no images: whether
 // they are whole and right is for [Bundle.Verify] to say.
 func Open(path string) (*Bundle, error) {
-	f, err := os.Open(path)
+	f, err := openIf(path, func(m fs.FileMode) bool { return m.IsRegular() || m.Type() == fs.ModeDevice })
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
 	}

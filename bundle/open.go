@@ -42,24 +42,26 @@ func (e *NotRegularError) IsBlockDevice() bool {
 
 // OpenRegular opens a file for reading that a user named. It never waits: whatever is no
 // regular file, or a link to one, is a [NotRegularError].
-func OpenRegular(path string) (*os.File, error) {
-	// Asked before too: merely to open some devices does something.
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
+func OpenRegular(path string) (*os.File, error) { return openIf(path, fs.FileMode.IsRegular) }
+
+// openIf opens what is of a kind that is wanted.
+func openIf(path string, wanted func(fs.FileMode) bool) (*os.File, error) {
+	check := func(info fs.FileInfo, err error) error {
+		if err == nil && !wanted(info.Mode()) {
+			err = &NotRegularError{Path: path, Mode: info.Mode().Type()}
+		}
+		return err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, &NotRegularError{Path: path, Mode: info.Mode().Type()}
+	// Asked before too: merely to open some devices does something.
+	if err := check(os.Stat(path)); err != nil {
+		return nil, err
 	}
 	// It may have become a pipe since: do not wait for a writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
-		err = &NotRegularError{Path: path, Mode: info.Mode().Type()}
-	}
-	if err != nil {
+	if err := check(f.Stat()); err != nil {
 		f.Close()
 		return nil, err
 	}

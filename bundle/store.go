@@ -102,7 +102,7 @@ func (s *Store) PutBytes(ctx context.Context, data []byte) (v1.Hash, error) {
 
 // PutFile stores a copy of the file at path and gives its digest and size in bytes.
 func (s *Store) PutFile(ctx context.Context, path string) (v1.Hash, int64, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return v1.Hash{}, 0, fmt.Errorf("storing file: %w", err)
 	}

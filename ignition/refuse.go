@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // A refusal is something that Ignition allows and a node cannot do.
@@ -156,8 +157,8 @@ func localProblem(dir, name string) string {
 		if err != nil {
 			return err
 		}
-		if size += info.Size(); size > maxConfig {
-			return fmt.Errorf("%s has more than %d bytes: put large files into an image or package", path, maxConfig)
+		if size += info.Size(); size > bounds.FirstBoot {
+			return fmt.Errorf("%s has more than %d bytes: put large files into an image or package", path, bounds.FirstBoot)
 		}
 		return nil
 	})

@@ -86,7 +86,7 @@ func readPlace(src bundle.Source, place string) (*sourcetree.Tree, error) {
 }
 
 func readPlaceFile(src bundle.Source, place string) (*sourcetree.Tree, error) {
-	f, err := os.Open(place)
+	f, err := bundle.OpenRegular(place)
 	if err != nil {
 		return nil, err
 	}

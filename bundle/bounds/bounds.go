@@ -34,6 +34,30 @@ const (
 	Places    = 100_000 // places that name an image; Kubeflow: 471
 )
 
+// Bounds on files that people write or keep, in bytes.
+const (
+	Definition  = 1 << 20
+	Credentials = 1 << 20 // docker's and podman's configuration, certificates, apt's logins
+	FirstBoot   = 1 << 20 // the first-boot configuration, of which Ignition holds several copies; a Butane file; its local files
+)
+
+// Bounds on a lock.
+const (
+	Lock      = 8 << 20 // bytes; Kubeflow: 250 kB
+	LockNodes = 1 << 19 // nodes of YAML; as each size is bounded too, no sum overflows
+	LockDepth = 8       // levels
+	LockKeys  = 32      // keys of one mapping
+	Place     = 4096    // bytes of what needs an image
+)
+
+// Bounds on the files of a k3s release, in bytes.
+const (
+	K3sSums   = 1 << 20 // checksums; v1.34: 1 kB
+	K3sImages = 1 << 20 // list of images; v1.34: 500 bytes
+	K3sBinary = 1 << 30 // v1.34: 75 MB
+	K3sAirgap = 8 << 30 // its own images; v1.34: 200 MB, unpacked 700 MB
+)
+
 // Error is the error for what is out of bounds.
 type Error struct {
 	What  string // what there is too much of: "nodes", say

@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 //go:embed lab kubeflow
@@ -142,6 +143,9 @@ func parse(dir fs.FS) (*Stack, error) {
 	data, err := fs.ReadFile(dir, "stack.yaml")
 	if err != nil {
 		return nil, err
+	}
+	if err := bounds.YAML(data); err != nil {
+		return nil, fmt.Errorf("parsing stack.yaml: %w", err)
 	}
 	s := Stack{FS: dir}
 	dec := yaml.NewDecoder(bytes.NewReader(data))

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/ignition"
 	"atoll/images/disk"
 )
@@ -109,7 +110,7 @@ func (p *project) firstBoot(l *bundle.Lock, tar string) ([]byte, error) {
 	}
 	in := ignition.Input{Definition: p.def, Epoch: l.Epoch, Node: ignition.Blob{Digest: node.Digest, Offset: offset, Size: size}}
 	if path := p.def.Path(p.def.Ignition.Butane); path != "" {
-		data, err := os.ReadFile(path)
+		data, err := bundle.ReadRegular(path, bounds.FirstBoot)
 		if err != nil {
 			return nil, fmt.Errorf("reading the definition's Butane file: %w", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/bundle/manifest"
 	"atoll/images"
 	"atoll/images/disk"
@@ -168,7 +169,7 @@ func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) (*bundle
 	if err != nil {
 		return nil, err
 	}
-	if old, err := os.ReadFile(p.lockFile); err == nil && bytes.Equal(old, data) {
+	if old, err := bundle.ReadRegular(p.lockFile, bounds.Lock); err == nil && bytes.Equal(old, data) {
 		step.end(nil, "%s is up to date", p.lockFile)
 		return l, nil
 	}

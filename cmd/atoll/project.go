@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/bundle/manifest"
 	"atoll/bundle/source"
 	"atoll/bundle/stack"
@@ -110,7 +111,7 @@ func lockFile(definition string) string {
 }
 
 func readLock(path string) (*bundle.Lock, error) {
-	data, err := os.ReadFile(path)
+	data, err := bundle.ReadRegular(path, bounds.Lock)
 	if err != nil {
 		return nil, fmt.Errorf("reading lock: %w", err)
 	}

@@ -88,7 +88,7 @@ func userConfig(b Butane) (types.Config, error) {
 	if err != nil {
 		return types.Config{}, err
 	}
-	if err := checkLocal(b, root); err != nil {
+	if err := checkSize(b, root); err != nil {
 		return types.Config{}, err
 	}
 	config, err := translate(b)

@@ -9,6 +9,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"atoll/bundle/bounds"
 )
 
 // Artifact types. Their files are named in the comments.
@@ -150,8 +152,8 @@ func encodeIndex(images, artifacts []v1.Descriptor) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding index.json: %w", err)
 	}
-	if len(data) > maxManifest {
-		return nil, fmt.Errorf("encoding index.json: more images than fit in %d bytes", maxManifest)
+	if len(data) > bounds.Manifest {
+		return nil, fmt.Errorf("encoding index.json: more images than fit in %d bytes", bounds.Manifest)
 	}
 	return data, nil
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"atoll/bundle/bounds"
 )
 
 // A Store keeps blobs in a folder, each once, under its digest. Many goroutines
@@ -197,12 +199,12 @@ func (s *Store) load(h v1.Hash) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	data, err := io.ReadAll(io.LimitReader(f, bounds.Manifest+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading blob %s: %w", h, err)
 	}
-	if len(data) > maxManifest {
-		return nil, fmt.Errorf("blob %s is larger than the %d bytes of a manifest", h, maxManifest)
+	if len(data) > bounds.Manifest {
+		return nil, fmt.Errorf("blob %s is larger than the %d bytes of a manifest", h, bounds.Manifest)
 	}
 	if got := DigestOf(data); got != h {
 		info, err := f.Stat()

@@ -50,6 +50,34 @@ const (
 	Place     = 4096    // bytes of what needs an image
 )
 
+// Bounds on a bundle, and on the manifests and indexes of images.
+const (
+	Members     = 1 << 17  // members of the tar; 1,000 images: 6,000
+	Document    = 64 << 20 // bytes of a lock or plan in it; Kubeflow: under 13 MiB
+	PlanObjects = 1 << 20  // braces of a plan, within its texts too; each may be an object
+	Manifest    = 4 << 20  // bytes of a manifest or index.json; registries refuse more
+	Elements    = 1 << 17  // commas of one; an index.json of 5,000 images has half of that
+	Indexes     = 4        // indexes in an index
+)
+
+// Bounds on a source of manifests, an archive or a folder.
+const (
+	SourceEntries = 100_000   // files, links and folders; kubeflow/manifests: 4,000
+	SourceLinks   = 4096      // symbolic links: each is followed
+	SourceNames   = 16 << 20  // bytes of all paths
+	SourceBytes   = 1 << 30   // bytes of all files, and of the archive, packed or unpacked
+	SourceKept    = 512 << 20 // bytes of what is kept in memory, with names
+	SourceFile    = 64 << 20  // bytes of one file
+	SourcePath    = 1024      // bytes of a path, or of a link's target
+	SourceSteps   = 256       // links and folders that a link leads through
+)
+
+// Bounds on what registries say of how to log in.
+const (
+	ChallengeBytes = 16 << 10 // of one header line
+	Challenges     = 16       // of one answer
+)
+
 // Bounds on the files of a k3s release, in bytes.
 const (
 	K3sSums   = 1 << 20 // checksums; v1.34: 1 kB

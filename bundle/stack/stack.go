@@ -245,9 +245,11 @@ func (s *Stack) checkPhases(fail func(string, ...any)) {
 // Components lists every component, in the order of the phases.
 func (s *Stack) Components() []string {
 	var out []string
+	seen := map[string]bool{}
 	for _, p := range s.Phases {
 		for _, c := range p.Components {
-			if !slices.Contains(out, c) {
+			if !seen[c] {
+				seen[c] = true
 				out = append(out, c)
 			}
 		}

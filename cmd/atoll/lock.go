@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -220,7 +221,18 @@ func (p *project) fetchSources(ctx context.Context, e *env, opts *images.Options
 	}
 	locked, err := images.FetchSources(ctx, p.def, p.stack.Sources, before, s, opts)
 	step.end(err, "%d", len(locked))
+	e.warnOfFirstSight(locked, before)
 	return locked, err
+}
+
+// warnOfFirstSight tells of each source that was taken on trust, and was not so before.
+func (e *env) warnOfFirstSight(locked, before []bundle.LockedSource) {
+	for _, l := range locked {
+		held := slices.ContainsFunc(before, func(old bundle.LockedSource) bool { return old.Name == l.Name && old.Digest == l.Digest })
+		if l.FirstSight && !held {
+			e.say("atoll: warning: source %s is taken at first sight: the stack states no hash of %s; it is locked with %s, and a later lock will hold it to that", l.Name, l.URL, l.Digest)
+		}
+	}
 }
 
 // saySources tells what hosts will be asked for sources.

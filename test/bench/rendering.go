@@ -85,7 +85,7 @@ func renderers(ctx context.Context, dir, atoll string) ([]*renderer, error) {
 		return nil, err
 	}
 	cache := filepath.Join(dir, "cache")
-	images := []string{atoll, "images", "-f", definition, "--cache", cache, "--allow-modified", "kubeflow-manifests",
+	images := []string{atoll, "images", "-f", definition, "--cache", cache, "--allow-modified", "kubeflow-manifests,argo-workflows",
 		"--source", "kubeflow-manifests=" + tree, "--source", "argo-workflows=" + filepath.Join(dir, "argo-workflows-3.7.3"),
 		"--source", "jobset=" + filepath.Join(dir, "jobset-0.10.1/manifests.yaml")}
 	return []*renderer{

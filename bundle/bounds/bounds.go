@@ -38,6 +38,7 @@ const (
 const (
 	Definition  = 1 << 20
 	Credentials = 1 << 20 // docker's and podman's configuration, certificates, apt's logins
+	AptSources  = 1 << 20 // a file of the machine's apt sources
 	FirstBoot   = 1 << 20 // the first-boot configuration, of which Ignition holds several copies; a Butane file; its local files
 )
 

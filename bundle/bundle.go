@@ -2,16 +2,20 @@ package bundle
 
 import (
 	"archive/tar"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"atoll/bundle/bounds"
 )
 
 // A Bundle reads a bundle in place, out of a file or a block device. Its methods
@@ -52,12 +56,6 @@ type Image struct {
 	entry v1.Descriptor // the entry of the root index
 }
 
-// Bounds of a bundle, so that a hostile one cannot exhaust memory.
-const (
-	maxMembers  = 1 << 17  // 1,000 images have about 6,000
-	maxDocument = 64 << 20 // a lock or plan; that of Kubeflow is under 10 MiB
-)
-
 // Open opens the bundle in the file or block device at path. Bytes after the
 // tar's end are ignored. A bundle that is cut short gives an error that wraps
 // [ErrIncomplete]. Open reads the tar's headers and the index but no images: whether
@@ -68,7 +66,7 @@ func Open(path string) (*Bundle, error) { return OpenTrusted(path, Trust{}) }
 // the digest, or the signed one, does not lead to. Another bundle than that of the digest
 // is a [CorruptError], and one that is not signed with the key a [ErrUntrusted].
 func OpenTrusted(path string, t Trust) (*Bundle, error) {
-	f, err := os.Open(path)
+	f, err := openIf(path, func(m fs.FileMode) bool { return m.IsRegular() || m.Type() == fs.ModeDevice })
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
 	}
@@ -118,8 +116,8 @@ func (b *Bundle) scan(length int64) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading member %d: %w", n+1, err)
 		}
-		if n == maxMembers {
-			return nil, fmt.Errorf("has more than %d members", maxMembers)
+		if n == bounds.Members {
+			return nil, fmt.Errorf("has more than %d members", bounds.Members)
 		}
 		offset, err := b.f.Seek(0, io.SeekCurrent)
 		if err != nil {
@@ -154,8 +152,8 @@ func (b *Bundle) member(n int, h *tar.Header, s section, r io.Reader) ([]byte, e
 	case n == 0 && h.Name == layoutMember && h.Size <= tarBlock:
 		return nil, nil
 	case n == 1 && h.Name == indexMember:
-		if h.Size > maxManifest {
-			return nil, fmt.Errorf("%s has %d bytes, more than %d", indexMember, h.Size, maxManifest)
+		if h.Size > bounds.Manifest {
+			return nil, fmt.Errorf("%s has %d bytes, more than %d", indexMember, h.Size, bounds.Manifest)
 		}
 		data := make([]byte, h.Size)
 		if _, err := io.ReadFull(r, data); err != nil {
@@ -266,8 +264,8 @@ func (b *Bundle) document(artifactType, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.Size > maxDocument {
-		return nil, fmt.Errorf("reading %s of %s: has %d bytes, more than %d", name, b.path, f.Size, maxDocument)
+	if f.Size > bounds.Document {
+		return nil, fmt.Errorf("reading %s of %s: has %d bytes, more than %d", name, b.path, f.Size, bounds.Document)
 	}
 	data, err := io.ReadAll(r)
 	if err != nil {
@@ -293,6 +291,9 @@ func (b *Bundle) Plan() (*Plan, error) {
 	data, err := b.document(ArtifactPlan, "plan.json")
 	if err != nil {
 		return nil, err
+	}
+	if bytes.Count(data, []byte("{")) > bounds.PlanObjects {
+		return nil, fmt.Errorf("parsing plan.json of %s: more than %d objects", b.path, bounds.PlanObjects)
 	}
 	var p Plan
 	if err := json.Unmarshal(data, &p); err != nil {
@@ -331,8 +332,8 @@ func (b *Bundle) load(h v1.Hash) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("blob %s is missing: %w", h, ErrIncomplete)
 	}
-	if r.Size() > maxManifest {
-		return nil, fmt.Errorf("blob %s is larger than the %d bytes of a manifest", h, maxManifest)
+	if r.Size() > bounds.Manifest {
+		return nil, fmt.Errorf("blob %s is larger than the %d bytes of a manifest", h, bounds.Manifest)
 	}
 	data, err := io.ReadAll(r)
 	if err != nil {

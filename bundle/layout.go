@@ -9,6 +9,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"atoll/bundle/bounds"
 )
 
 // Artifact types. Their files are named in the comments.
@@ -173,8 +175,8 @@ func encodeIndex(m v1.IndexManifest) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding an index: %w", err)
 	}
-	if len(data) > maxManifest {
-		return nil, fmt.Errorf("encoding an index: more images than fit in %d bytes", maxManifest)
+	if len(data) > bounds.Manifest {
+		return nil, fmt.Errorf("encoding an index: more images than fit in %d bytes", bounds.Manifest)
 	}
 	return data, nil
 }

@@ -96,6 +96,9 @@ type LockedSource struct {
 	Tree string `yaml:"tree,omitempty"`
 	// Modified says that the tree or file is not the one that the stack names, on the user's word.
 	Modified bool `yaml:"modified,omitempty"`
+	// FirstSight says that nobody vouches for it: the stack states no hash, so it was taken
+	// as it was when it was first locked. Every later lock holds it to that.
+	FirstSight bool `yaml:"firstSight,omitempty"`
 	// Digest and Size are of the file, or of the tar that the tree is kept as.
 	Digest v1.Hash `yaml:"digest"`
 	Size   int64   `yaml:"size"`
@@ -168,6 +171,7 @@ func (l *Lock) Check(d *Definition, sources []Source) error {
 		}
 		have := l.Sources[i]
 		other := s.Tree != "" && have.Tree != s.Tree || s.SHA256 != "" && have.Digest.Hex != s.SHA256
+		other = other || have.FirstSight == s.Stated()
 		if have.URL != s.Archive() || other && !have.Modified {
 			return fmt.Errorf("%w: source %s is another one now: it was locked from %s", ErrStale, s.Name, have.URL)
 		}

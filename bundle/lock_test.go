@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"atoll/bundle/bounds"
 )
 
 // wholeLock has one of everything.
@@ -159,7 +161,7 @@ func TestLockBounds(t *testing.T) {
 		"keys":    keys.String(),
 		"items":   wholeLock + "x: [" + strings.Repeat("a,", 1<<20) + "]",
 		"nested":  strings.Repeat("[", 1<<20),
-		"bytes":   wholeLock + strings.Repeat("#\n", maxLock/2),
+		"bytes":   wholeLock + strings.Repeat("#\n", bounds.Lock/2),
 		"aliases": "a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n",
 	} {
 		if _, err := ParseLock("a.lock", []byte(text)); err == nil {

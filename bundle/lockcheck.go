@@ -15,15 +15,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.yaml.in/yaml/v3"
-)
 
-// Bounds of a lock. One of a hundred images has some 200 KiB.
-const (
-	maxLock      = 8 << 20
-	maxLockNodes = 1 << 19 // of YAML; with the sizes bounded by [MaxSize] no sum overflows
-	maxLockDepth = 8
-	maxLockKeys  = 32 // of one mapping; the decoder compares each with each
-	maxPlace     = 4096
+	"atoll/bundle/bounds"
 )
 
 var (
@@ -33,10 +26,10 @@ var (
 	treeHash     = regexp.MustCompile(`^[0-9a-f]{40}$`)
 )
 
-// decodeLock reads exactly one document of the fields of [Lock], within the bounds above.
+// decodeLock reads exactly one document of the fields of [Lock], within bounds.
 func decodeLock(data []byte) (*Lock, error) {
-	if len(data) > maxLock {
-		return nil, fmt.Errorf("has %d bytes, more than %d", len(data), maxLock)
+	if len(data) > bounds.Lock {
+		return nil, fmt.Errorf("has %d bytes, more than %d", len(data), bounds.Lock)
 	}
 	nodes := 0
 	for _, c := range data {
@@ -44,8 +37,8 @@ func decodeLock(data []byte) (*Lock, error) {
 			nodes++
 		}
 	}
-	if nodes > 4*maxLockNodes { // a line has a few of these and no part of its own
-		return nil, fmt.Errorf("has more than %d parts", maxLockNodes)
+	if nodes > 4*bounds.LockNodes { // a line has a few of these and no part of its own
+		return nil, fmt.Errorf("has more than %d parts", bounds.LockNodes)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, next yaml.Node
@@ -58,7 +51,7 @@ func decodeLock(data []byte) (*Lock, error) {
 	if err := dec.Decode(&next); err != io.EOF {
 		return nil, errors.New("has a second YAML document")
 	}
-	left := maxLockNodes
+	left := bounds.LockNodes
 	if err := checkLockNode(&doc, 0, &left); err != nil {
 		return nil, err
 	}
@@ -74,15 +67,15 @@ func checkLockNode(n *yaml.Node, depth int, left *int) error {
 	*left--
 	switch {
 	case *left < 0:
-		return fmt.Errorf("has more than %d parts", maxLockNodes)
-	case depth > maxLockDepth:
+		return fmt.Errorf("has more than %d parts", bounds.LockNodes)
+	case depth > bounds.LockDepth:
 		return fmt.Errorf("line %d: nested too deeply", n.Line)
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
 		return fmt.Errorf("line %d: a lock has no aliases", n.Line)
 	case n.Style&yaml.TaggedStyle != 0:
 		return fmt.Errorf("line %d: a lock has no tags", n.Line)
-	case n.Kind == yaml.MappingNode && len(n.Content) > 2*maxLockKeys:
-		return fmt.Errorf("line %d: more than %d fields", n.Line, maxLockKeys)
+	case n.Kind == yaml.MappingNode && len(n.Content) > 2*bounds.LockKeys:
+		return fmt.Errorf("line %d: more than %d fields", n.Line, bounds.LockKeys)
 	}
 	for _, child := range n.Content {
 		if err := checkLockNode(child, depth+1, left); err != nil {
@@ -192,7 +185,7 @@ func (f LockedFile) check() error {
 
 // checkPlace refuses what is neither a URL that files are fetched from nor a path.
 func checkPlace(place string) error {
-	if place == "" || len(place) > maxPlace || !isLine(place) {
+	if place == "" || len(place) > bounds.Place || !isLine(place) {
 		return fmt.Errorf("%q is neither a URL nor a path", place)
 	}
 	if !strings.Contains(place, "://") {

@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"atoll/bundle/bounds"
 )
 
 // PackOptions are options of [Pack]. Nil is fine.
@@ -200,7 +202,7 @@ func (p *packer) platform(manifest []byte) (*v1.Platform, error) {
 	if err := parse(manifest, &m); err != nil {
 		return nil, err
 	}
-	if m.Config.Size > maxManifest {
+	if m.Config.Size > bounds.Manifest {
 		return nil, nil
 	}
 	config, err := p.store.load(m.Config.Digest)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"regexp"
 	"sort"
@@ -19,10 +18,9 @@ import (
 	jsonschema "github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"go.yaml.in/yaml/v3"
-)
 
-// maxDefinition bounds a definition, in bytes. People write it by hand.
-const maxDefinition = 1 << 20
+	"atoll/bundle/bounds"
+)
 
 // Schema is the JSON Schema of the definition. It is generated from [Definition]
 // by "go test ./bundle -run TestSchema -update".
@@ -50,12 +48,12 @@ func (e *DefinitionError) Error() string {
 
 // ReadDefinition parses the file at path; relative paths in it start at its folder.
 func ReadDefinition(path string) (*Definition, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading definition: %w", err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxDefinition+1))
+	data, err := io.ReadAll(io.LimitReader(f, bounds.Definition+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading definition: %w", err)
 	}
@@ -66,8 +64,12 @@ func ReadDefinition(path string) (*Definition, error) {
 // its folder is where relative paths start. All mistakes are reported at once, as
 // joined [DefinitionError]s in the order of their lines.
 func ParseDefinition(name string, data []byte) (*Definition, error) {
-	if len(data) > maxDefinition {
-		return nil, &DefinitionError{File: name, Line: 1, Msg: fmt.Sprintf("definition is larger than %d bytes", maxDefinition)}
+	if len(data) > bounds.Definition {
+		return nil, &DefinitionError{File: name, Line: 1, Msg: fmt.Sprintf("definition is larger than %d bytes", bounds.Definition)}
+	}
+	var bound *bounds.Error
+	if errors.As(bounds.YAML(data), &bound) {
+		return nil, &DefinitionError{File: name, Line: max(bound.Line, 1), Msg: (&bounds.Error{What: bound.What, Limit: bound.Limit}).Error()}
 	}
 	root, err := parseYAML(name, data)
 	if err != nil {
@@ -157,10 +159,7 @@ func (p *parser) value(pointer string, n *yaml.Node, depth int) any {
 			if _, twice := m[key.Value]; twice {
 				p.fail(at, "field is given twice")
 			}
-			// A field without a value is one that is not there: "host:" above commented lines.
-			if v := p.value(at, n.Content[i+1], depth+1); v != nil {
-				m[key.Value] = v
-			}
+			m[key.Value] = p.value(at, n.Content[i+1], depth+1)
 		}
 		return m
 	case yaml.SequenceNode:
@@ -211,20 +210,61 @@ func (p *parser) validate(tree any) {
 	}
 	var invalid *jsonschema.ValidationError
 	if errors.As(sch.Validate(tree), &invalid) {
+		p.unknown(invalid)
+	}
+	// A field without a value is one that is not there: "host:" above commented lines. But
+	// it must be a field.
+	if errors.As(sch.Validate(withoutNulls(tree)), &invalid) {
 		p.collect(invalid)
 	}
 }
 
-func (p *parser) collect(e *jsonschema.ValidationError) {
+// withoutNulls returns the tree without the fields that have no value.
+func withoutNulls(tree any) any {
+	switch tree := tree.(type) {
+	case map[string]any:
+		m := make(map[string]any, len(tree))
+		for key, v := range tree {
+			if v != nil {
+				m[key] = withoutNulls(v)
+			}
+		}
+		return m
+	case []any:
+		s := make([]any, len(tree))
+		for i, v := range tree {
+			s[i] = withoutNulls(v)
+		}
+		return s
+	}
+	return tree
+}
+
+// pointer is where in the definition a violation is.
+func pointer(e *jsonschema.ValidationError) string {
 	at := ""
 	for _, part := range e.InstanceLocation {
 		at += "/" + part
 	}
-	switch k := e.ErrorKind.(type) {
-	case *kind.AdditionalProperties:
+	return at
+}
+
+// unknown collects fields that there are not.
+func (p *parser) unknown(e *jsonschema.ValidationError) {
+	if k, ok := e.ErrorKind.(*kind.AdditionalProperties); ok {
 		for _, name := range k.Properties {
-			p.fail(at+"/"+name, "unknown field")
+			p.fail(pointer(e)+"/"+name, "unknown field")
 		}
+	}
+	for _, cause := range e.Causes {
+		p.unknown(cause)
+	}
+}
+
+// collect collects all other violations.
+func (p *parser) collect(e *jsonschema.ValidationError) {
+	at := pointer(e)
+	switch k := e.ErrorKind.(type) {
 	case *kind.Required:
 		p.fail(at, "missing field %s", strings.Join(k.Missing, ", "))
 	case *kind.Type:

@@ -2,8 +2,11 @@ package bundle
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+
+	"atoll/bundle/bounds"
 )
 
 const small = "name: box\nk3s: {version: v1.34.4+k3s1}\nstack: lab\n"
@@ -31,6 +34,12 @@ func TestParseDefinitionMistakes(t *testing.T) {
 		{"empty", "", "a.yaml:1: definition is empty"},
 		{"unknown field", small + "nmae: x\n", "a.yaml:4: nmae: unknown field"},
 		{"nested", small + "host:\n  users:\n  - name: ann\n    keys: []\n", "a.yaml:7: host.users[0].keys: unknown field"},
+		{"unknown without a value", small + "hots:\n", "a.yaml:4: hots: unknown field"},
+		{"nested, without a value", small + "host:\n  users:\n  - name: ann\n    kyes:\n  userz: ~\n", "a.yaml:7: host.users[0].kyes: unknown field\na.yaml:8: host.userz: unknown field"},
+		{"without a value, in a line", small + "host: {userz: }\n", "a.yaml:4: host.userz: unknown field"},
+		{"missing for it has no value", "name:\nstack: lab\nk3s: {version: v1.34.4+k3s1}\n", "a.yaml:1: missing field name"},
+		{"twice, once without a value", small + "host:\nhost: {hostname: x}\n", "a.yaml:5: host: field is given twice"},
+		{"too many keys", small + strings.Repeat("x", 100) + manyKeys(5000), "a.yaml:1: YAML is too large or too deep: more than 4096 keys in a mapping"},
 		{"wrong type", small + "images: busybox\n", "a.yaml:4: images: is string, want array"},
 		{"not a map", "- a\n", "a.yaml:1: is array, want object"},
 		{"missing", "name: box\nstack: lab\n", "a.yaml:1: missing field k3s"},
@@ -47,7 +56,7 @@ func TestParseDefinitionMistakes(t *testing.T) {
 		{"address", small + "host: {network: {interface: e0, addresses: [10.0.0.1]}}\n", `a.yaml:4: host.network.addresses[0]: "10.0.0.1" is not an address`},
 		{"bomb", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b]\n", "aliases are not allowed"},
 		{"deep", strings.Repeat("[", 200) + strings.Repeat("]", 200), "nested too deeply"},
-		{"huge", small + strings.Repeat("#", maxDefinition), "larger than"},
+		{"huge", small + strings.Repeat("#", bounds.Definition), "larger than"},
 		{"syntax", "name: [\n", "a.yaml"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -59,6 +68,25 @@ func TestParseDefinitionMistakes(t *testing.T) {
 				t.Errorf("error tells a secret, or what is right: %v", err)
 			}
 		})
+	}
+}
+
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "k%d: x\n", i)
+	}
+	return b.String()
+}
+
+// TestFieldsWithoutValue: all but those that must be there may be left without one.
+func TestFieldsWithoutValue(t *testing.T) {
+	d, err := ParseDefinition("a.yaml", []byte(small+"host:\n#  hostname: x\nimages:\nbase: {sources: , suite: ~}\ndisk: null\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Name != "box" || d.Base.Suite == "" || len(d.Images) > 0 {
+		t.Errorf("got %+v", d)
 	}
 }
 
@@ -78,6 +106,9 @@ func FuzzParseDefinition(f *testing.F) {
 	f.Add([]byte("a: &a [*a]"))
 	f.Add([]byte(small + "base: {sources: ['deb [trusted=yes] http://h.test/debian bookworm main'], packages: [g++, -o=x]}\n"))
 	f.Add([]byte("? {a: b}\n: c\n"))
+	f.Add([]byte(small + "host:\nimages: [~]\nbase: {sources: }\n"))
+	f.Add([]byte(small + "hots:\nhost: {userz: }\n"))
+	f.Add([]byte(small + "host: {network: {interface: e0, addresses: [10.0.0.1/8], dns: [1.1.1.1]}, users: [{name: a, sudo: true}]}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) { _, _ = ParseDefinition("a.yaml", data) })
 }
 

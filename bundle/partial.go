@@ -61,7 +61,7 @@ func (s *Store) Partial(ctx context.Context, want v1.Hash, size int64) (*Partial
 	}
 	if p.f == nil {
 		p.useless = true
-		if p.f, err = createTemp(s.tmp(), tempPrefix); err != nil {
+		if p.f, err = createTemp(s.tmp(), tempPrefix, 0o644); err != nil {
 			return nil, fmt.Errorf("fetching blob %s: %w", want, err)
 		}
 	}

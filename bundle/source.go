@@ -27,6 +27,16 @@ type Source struct {
 	SHA256 string `yaml:"sha256,omitempty"`
 }
 
+// Stated says that the stack states what the source must be: a tree hash or a checksum. A
+// commit does not, since an archive cannot be held against it. What is not stated is locked
+// at first sight.
+func (s Source) Stated() bool {
+	if s.URL != "" {
+		return s.SHA256 != ""
+	}
+	return s.Tree != ""
+}
+
 // Archive is the URL to fetch: that of the file, or of the repository's archive at the
 // commit or, without one, at the tag. GitHub and Gitea serve it there.
 func (s Source) Archive() string {

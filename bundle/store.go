@@ -16,6 +16,8 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"atoll/bundle/bounds"
 )
 
 // A Store keeps blobs in a folder, each once, under its digest. Many goroutines
@@ -102,7 +104,7 @@ func (s *Store) PutBytes(ctx context.Context, data []byte) (v1.Hash, error) {
 
 // PutFile stores a copy of the file at path and gives its digest and size in bytes.
 func (s *Store) PutFile(ctx context.Context, path string) (v1.Hash, int64, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
 		return v1.Hash{}, 0, fmt.Errorf("storing file: %w", err)
 	}
@@ -117,7 +119,7 @@ func (s *Store) PutFile(ctx context.Context, path string) (v1.Hash, int64, error
 // put streams r into a temporary file and, if check agrees with the digest and
 // length, gives it its name.
 func (s *Store) put(ctx context.Context, r io.Reader, check func(v1.Hash, int64) error) (h v1.Hash, n int64, err error) {
-	f, err := createTemp(s.tmp(), tempPrefix)
+	f, err := createTemp(s.tmp(), tempPrefix, 0o644)
 	if err != nil {
 		return h, 0, fmt.Errorf("storing blob: %w", err)
 	}
@@ -143,9 +145,6 @@ func (s *Store) put(ctx context.Context, r io.Reader, check func(v1.Hash, int64)
 
 // commit makes f, whose content is right, the blob h.
 func (s *Store) commit(f *os.File, h v1.Hash) error {
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
 	// A second in the past: any later write, however soon, changes the time, and
 	// with it the state that the record is about.
 	past := time.Now().Add(-time.Second)
@@ -200,12 +199,12 @@ func (s *Store) load(h v1.Hash) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	data, err := io.ReadAll(io.LimitReader(f, bounds.Manifest+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading blob %s: %w", h, err)
 	}
-	if len(data) > maxManifest {
-		return nil, fmt.Errorf("blob %s is larger than the %d bytes of a manifest", h, maxManifest)
+	if len(data) > bounds.Manifest {
+		return nil, fmt.Errorf("blob %s is larger than the %d bytes of a manifest", h, bounds.Manifest)
 	}
 	if got := DigestOf(data); got != h {
 		info, err := f.Stat()

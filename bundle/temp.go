@@ -4,18 +4,25 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 )
 
 // createTemp makes a temporary file whose name starts with prefix and locks it, so
 // that removeStaleTemps can tell it from one whose writer was killed. The lock goes
-// when the file is closed or its process dies: rename it before closing it.
-func createTemp(dir, prefix string) (*os.File, error) {
+// when the file is closed or its process dies: rename it before closing it. Its mode is
+// perm less the umask, from the first moment on, which os.CreateTemp cannot do.
+func createTemp(dir, prefix string, perm fs.FileMode) (*os.File, error) {
 	for {
-		f, err := os.CreateTemp(dir, prefix+"*")
+		name := filepath.Join(dir, prefix+strconv.FormatUint(rand.Uint64(), 36))
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -7,22 +7,15 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-)
 
-// Bounds of what is parsed, so that hostile content can neither exhaust memory nor
-// the stack. Registries refuse manifests over 4 MiB; the largest real ones, and an
-// index.json of 5,000 images, are half of that.
-const (
-	maxManifest = 4 << 20
-	maxElements = 1 << 17 // commas of a manifest or index.json
-	maxNesting  = 4       // indexes in an index
+	"atoll/bundle/bounds"
 )
 
 // blobs is a place that holds blobs: a [Store] or a [Bundle].
 type blobs interface {
 	// stat gives the size of a blob; false if there is none.
 	stat(v1.Hash) (int64, bool)
-	// load gives the bytes of a blob of at most maxManifest. Other bytes than the
+	// load gives the bytes of a blob of at most bounds.Manifest. Other bytes than the
 	// digest says are a [CorruptError].
 	load(v1.Hash) ([]byte, error)
 }
@@ -100,8 +93,8 @@ func (t *tree) index(d v1.Descriptor, data []byte, depth int) {
 		}
 		return
 	}
-	if depth == maxNesting {
-		t.fail("index %s: more than %d indexes in each other", d.Digest, maxNesting)
+	if depth == bounds.Indexes {
+		t.fail("index %s: more than %d indexes in each other", d.Digest, bounds.Indexes)
 		return
 	}
 	for _, child := range index.Manifests {
@@ -163,13 +156,13 @@ type imageManifest struct {
 	Layers []v1.Descriptor `json:"layers"`
 }
 
-// parse decodes a manifest, an index or index.json within the bounds above.
+// parse decodes a manifest, an index or index.json, within bounds.
 func parse(data []byte, into any) error {
-	if len(data) > maxManifest {
-		return fmt.Errorf("is larger than %d bytes", maxManifest)
+	if len(data) > bounds.Manifest {
+		return fmt.Errorf("is larger than %d bytes", bounds.Manifest)
 	}
-	if bytes.Count(data, []byte(",")) > maxElements {
-		return fmt.Errorf("has more than %d elements", maxElements)
+	if bytes.Count(data, []byte(",")) > bounds.Elements {
+		return fmt.Errorf("has more than %d elements", bounds.Elements)
 	}
 	return json.Unmarshal(data, into)
 }

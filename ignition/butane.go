@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // translate turns Butane into an Ignition configuration. Whatever Butane reports,
@@ -87,7 +88,7 @@ func userConfig(b Butane) (types.Config, error) {
 	if err != nil {
 		return types.Config{}, err
 	}
-	if err := checkLocal(b, root); err != nil {
+	if err := checkSize(b, root); err != nil {
 		return types.Config{}, err
 	}
 	config, err := translate(b)
@@ -104,8 +105,11 @@ func userConfig(b Butane) (types.Config, error) {
 
 // parseYAML reads exactly one document: Butane itself would ignore a second one.
 func parseYAML(b Butane) (*yaml.Node, error) {
-	if len(b.Data) > maxConfig {
-		return nil, fmt.Errorf("parsing %s: file is larger than %d bytes", b.Name, maxConfig)
+	if len(b.Data) > bounds.FirstBoot {
+		return nil, fmt.Errorf("parsing %s: file is larger than %d bytes", b.Name, bounds.FirstBoot)
+	}
+	if err := bounds.YAML(b.Data); err != nil {
+		return nil, fmt.Errorf("parsing %s: %w", b.Name, err)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b.Data))
 	var doc, next yaml.Node

@@ -18,11 +18,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
-
-// maxConfig is the largest configuration in bytes. Ignition holds several copies of
-// it in memory and passes it from stage to stage: bulk belongs into the bundle.
-const maxConfig = 1 << 20
 
 // Input is what a configuration is made of.
 type Input struct {
@@ -99,8 +96,8 @@ func encode(c types.Config) ([]byte, error) {
 		return nil, fmt.Errorf("encoding first-boot configuration: %w", err)
 	}
 	data = append(data, '\n')
-	if len(data) > maxConfig {
-		return nil, fmt.Errorf("first-boot configuration has %d bytes, more than %d: put large files into an image or package", len(data), maxConfig)
+	if len(data) > bounds.FirstBoot {
+		return nil, fmt.Errorf("first-boot configuration has %d bytes, more than %d: put large files into an image or package", len(data), bounds.FirstBoot)
 	}
 	_, report, err := v3_3.Parse(data)
 	var errs []error

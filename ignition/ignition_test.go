@@ -17,6 +17,7 @@ import (
 	"github.com/vincent-petithory/dataurl"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -225,7 +226,7 @@ func TestMergedIsChecked(t *testing.T) {
 
 func TestTooLarge(t *testing.T) {
 	in := lab(t)
-	in.User = &Butane{Name: "user.bu", Data: []byte("variant: fcos\nversion: 1.4.0\nstorage:\n  files:\n  - path: /big\n    contents: {inline: '" + strings.Repeat("%", maxConfig-1000) + "'}\n")}
+	in.User = &Butane{Name: "user.bu", Data: []byte("variant: fcos\nversion: 1.4.0\nstorage:\n  files:\n  - path: /big\n    contents: {inline: '" + strings.Repeat("%", bounds.FirstBoot-1000) + "'}\n")}
 	if _, err := Render(in); err == nil || !strings.Contains(err.Error(), "put large files into") {
 		t.Errorf("got %v", err)
 	}

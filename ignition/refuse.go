@@ -3,8 +3,6 @@ package ignition
 import (
 	"bytes"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
@@ -12,9 +10,6 @@ import (
 	"github.com/coreos/ignition/v2/config/util"
 	"github.com/coreos/ignition/v2/config/v3_3/types"
 	"github.com/vincent-petithory/dataurl"
-	"go.yaml.in/yaml/v3"
-
-	"atoll/bundle"
 )
 
 // A refusal is something that Ignition allows and a node cannot do.
@@ -107,62 +102,4 @@ func wipes(s types.Storage) []refusal {
 		refuse(l.WipeVolume, "storage", "luks", i, "wipe_volume")
 	}
 	return out
-}
-
-// checkLocal refuses a "local:" file that is outside of the folder of files, also
-// through a symbolic link, which Butane would follow; or that is no file, or too big.
-func checkLocal(b Butane, n *yaml.Node) error {
-	if n.Kind == yaml.AliasNode { // its anchor is somewhere in the file
-		return nil
-	}
-	for i, c := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].Value == "local" && c.Kind == yaml.ScalarNode {
-			if msg := localProblem(b.FilesDir, c.Value); msg != "" {
-				return &bundle.DefinitionError{File: b.Name, Line: c.Line, Path: "local", Msg: msg}
-			}
-		}
-		if err := checkLocal(b, c); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func localProblem(dir, name string) string {
-	if dir == "" {
-		return fmt.Sprintf("%q cannot be read: there is no folder of files", name)
-	}
-	root, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		return err.Error()
-	}
-	real, err := filepath.EvalSymlinks(filepath.Join(root, name))
-	if err != nil {
-		return err.Error()
-	}
-	if rel, err := filepath.Rel(root, real); err != nil || !filepath.IsLocal(rel) {
-		return fmt.Sprintf("%q is refused: it leads out of %s", name, dir)
-	}
-	var size int64
-	// A tree's own links stay links, so only the files of it are read.
-	err = filepath.WalkDir(real, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || d.Type() == fs.ModeSymlink {
-			return err
-		}
-		info, err := os.Lstat(path)
-		if err == nil && !info.Mode().IsRegular() {
-			err = fmt.Errorf("%s is not a regular file", path)
-		}
-		if err != nil {
-			return err
-		}
-		if size += info.Size(); size > maxConfig {
-			return fmt.Errorf("%s has more than %d bytes: put large files into an image or package", path, maxConfig)
-		}
-		return nil
-	})
-	if err != nil {
-		return err.Error()
-	}
-	return ""
 }

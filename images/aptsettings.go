@@ -14,6 +14,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/net/http/httpproxy"
+
+	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // aptSettings are those of the machine's apt that hold for whoever fetches from its
@@ -55,7 +58,7 @@ func (a *apt) settings(ctx context.Context, repos []aptRepository) (*aptSettings
 			}
 		}
 		for _, file := range files {
-			data, err := os.ReadFile(file)
+			data, err := bundle.ReadRegular(file, bounds.Credentials)
 			if err == nil {
 				s.logins = append(s.logins, parseLogins(string(data))...)
 			} else if !isNotExist(err) && !errors.Is(err, os.ErrPermission) {

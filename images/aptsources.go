@@ -2,7 +2,6 @@ package images
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"unicode"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 const (
@@ -49,7 +49,7 @@ func (a *apt) copySources(dir, suite string) error {
 		return err
 	}
 	for _, path := range append([]string{filepath.Join(dir, "sources.list")}, list...) {
-		data, err := os.ReadFile(path)
+		data, err := bundle.ReadRegular(path, bounds.AptSources)
 		if err != nil {
 			continue // absent, or not for us: what matters is whether any is left
 		}

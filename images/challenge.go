@@ -3,6 +3,8 @@ package images
 import (
 	"net/http"
 	"strings"
+
+	"atoll/bundle/bounds"
 )
 
 // challenge is one way to log in that a 401 offers (RFC 9110, 11.3).
@@ -11,24 +13,23 @@ type challenge struct {
 	params map[string]string // names in lower case
 }
 
-// maxChallenges bounds what is read of one answer.
-const maxChallenges = 16
-
-// challenges reads all WWW-Authenticate lines of an answer; one line may hold several
-// challenges. What is malformed is skipped.
+// challenges reads all WWW-Authenticate lines of an answer, within bounds; one line may hold
+// several challenges. What is malformed is skipped, and a line that is too long.
 func challenges(h http.Header) []challenge {
 	var out []challenge
 	for _, line := range h.Values("WWW-Authenticate") {
-		out = append(out, parseChallenges(line)...)
+		if len(out) < bounds.Challenges && len(line) <= bounds.ChallengeBytes {
+			out = append(out, parseChallenges(line)...)
+		}
 	}
-	return out[:min(len(out), maxChallenges)]
+	return out[:min(len(out), bounds.Challenges)]
 }
 
 // parseChallenges reads one line: SCHEME NAME=VALUE, NAME="VALUE", SCHEME ….
 func parseChallenges(s string) []challenge {
 	var out []challenge
 	comma := true // a scheme comes first or after a comma
-	for s != "" && len(out) <= maxChallenges {
+	for s != "" && len(out) <= bounds.Challenges {
 		switch s[0] {
 		case ',':
 			comma, s = true, s[1:]

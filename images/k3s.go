@@ -17,13 +17,18 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // k3sDownloads is where releases of k3s are, below their version.
 const k3sDownloads = "https://github.com/k3s-io/k3s/releases/download/"
 
-// k3sFile is a file of a k3s release: its name on the node and in the release.
-type k3sFile struct{ name, remote string }
+// k3sFile is a file of a k3s release: its name on the node and in the release, and how many
+// bytes it may have.
+type k3sFile struct {
+	name, remote string
+	limit        int64
+}
 
 func k3sFiles(arch string) []k3sFile {
 	binary := "k3s"
@@ -31,7 +36,7 @@ func k3sFiles(arch string) []k3sFile {
 		binary += "-" + arch
 	}
 	airgap := "k3s-airgap-images-" + arch + ".tar.zst"
-	return []k3sFile{{"k3s", binary}, {"k3s-images.txt", "k3s-images.txt"}, {airgap, airgap}}
+	return []k3sFile{{"k3s", binary, bounds.K3sBinary}, {"k3s-images.txt", "k3s-images.txt", bounds.K3sImages}, {airgap, airgap, bounds.K3sAirgap}}
 }
 
 // k3sBase is the folder or URL of the definition's k3s release, as a lock writes it: the
@@ -72,7 +77,7 @@ func (c *client) resolveK3s(ctx context.Context, d *bundle.Definition) ([]bundle
 	var errs []error
 	for _, f := range k3sFiles(d.Arch()) {
 		locked := bundle.LockedFile{Name: f.name, URL: base + "/" + f.remote, Digest: sums[f.remote]}
-		if err := c.measure(ctx, c.fileSource(d, locked.URL), &locked); err != nil {
+		if err := c.measure(ctx, c.fileSource(d, locked.URL), f.limit, &locked); err != nil {
 			errs = append(errs, explainFile(err, f.name, locked.URL))
 		}
 		out = append(out, locked)
@@ -118,7 +123,10 @@ func explainFile(err error, name, url string) error {
 func (c *client) k3sSums(ctx context.Context, d *bundle.Definition, url string) (map[string]v1.Hash, error) {
 	r := c.stream(ctx, c.fileSource(d, url), -1)
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxManifest))
+	data, err := io.ReadAll(io.LimitReader(r, bounds.K3sSums+1))
+	if err == nil && len(data) > bounds.K3sSums {
+		err = tooLarge(bounds.K3sSums)
+	}
 	if err != nil {
 		return nil, explainFile(err, path.Base(url), url)
 	}
@@ -148,15 +156,24 @@ func parseSums(data []byte) (map[string]v1.Hash, error) {
 	return sums, nil
 }
 
-// measure fills in a file's size, and its digest where that is not known.
-func (c *client) measure(ctx context.Context, src source, f *bundle.LockedFile) error {
-	if f.Digest.Hex != "" {
+// tooLarge says that a file of a k3s release is none.
+func tooLarge(limit int64) error {
+	return fmt.Errorf("it has more than %d MiB, which no k3s release has", limit>>20)
+}
+
+// measure fills in a file's size, and its digest where that is not known. A file of more
+// than limit bytes is an error.
+func (c *client) measure(ctx context.Context, src source, limit int64, f *bundle.LockedFile) error {
+	if f.Digest.Hex != "" || src.path != "" {
 		body, err := src.open(ctx, part{size: -1})
 		if err != nil {
 			return err
 		}
 		body.Close()
-		if body.total >= 0 {
+		if body.total > limit {
+			return tooLarge(limit)
+		}
+		if f.Digest.Hex != "" && body.total >= 0 {
 			f.Size = body.total
 			return nil
 		}
@@ -164,9 +181,12 @@ func (c *client) measure(ctx context.Context, src source, f *bundle.LockedFile) 
 	r := c.stream(ctx, src, -1)
 	defer r.Close()
 	sum := sha256.New()
-	n, err := io.Copy(sum, r)
+	n, err := io.Copy(sum, io.LimitReader(r, limit+1))
 	if err != nil {
 		return err
+	}
+	if n > limit {
+		return tooLarge(limit)
 	}
 	f.Size = n
 	if f.Digest.Hex == "" {

@@ -19,6 +19,9 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+
+	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 const (
@@ -97,7 +100,7 @@ func authFiles() []string {
 func (k *keychain) read() ([]authFile, error) {
 	var out []authFile
 	for _, path := range k.files {
-		data, err := os.ReadFile(path)
+		data, err := bundle.ReadRegular(path, bounds.Credentials)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/test/regtest"
 )
 
@@ -89,8 +90,8 @@ func TestOddManifests(t *testing.T) {
 		"zstd":                         {manifest: layers(layer, zstd)},
 		"the same layer twice":         {manifest: layers(layer, zstd, layer)},
 		"a layer of nothing":           {manifest: layers(layer, v1.Descriptor{MediaType: types.OCILayer, Digest: hashOf(nil)})},
-		"as long as may be":            {manifest: padded(t, image, maxManifest)},
-		"a byte longer":                {manifest: padded(t, image, maxManifest+1), says: "is larger than 4194304 bytes"},
+		"as long as may be":            {manifest: padded(t, image, bounds.Manifest)},
+		"a byte longer":                {manifest: padded(t, image, bounds.Manifest+1), says: "is larger than 4194304 bytes"},
 		"unknown subject":              {manifest: image.with(unknownSubject)},
 		"unknown subject of an index":  {manifest: index(child).with(unknownSubject)},
 		"config carried along":         {manifest: image.with(object{"config": carried(types.OCIConfigJSON, []byte("{}"))})},

@@ -6,11 +6,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"atoll/bundle"
 )
 
 // source is a place that content can be read from.
@@ -169,14 +170,11 @@ func parseRange(s string, offset int64) (total, last int64) {
 }
 
 func (s source) openFile(p part) (*body, error) {
-	f, err := os.Open(s.path)
+	f, err := bundle.OpenRegular(s.path)
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", s.path)
-	}
 	if err == nil {
 		_, err = f.Seek(p.offset, io.SeekStart)
 	}

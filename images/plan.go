@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // addImages asks for the blobs of all images. Manifests are fetched at once: they
@@ -204,7 +205,7 @@ func (p *planner) passOver(err error) bool {
 // manifest asks for a manifest's config and, if it is the one that will run, its layers.
 func (p *planner) manifest(ctx context.Context, digest v1.Hash, n *node) error {
 	if digest != p.image.Manifest {
-		if checkBlob(n.Config) == nil && n.Config.Size <= maxManifest {
+		if checkBlob(n.Config) == nil && n.Config.Size <= bounds.Manifest {
 			return p.ask(ctx, n.Config, true)
 		}
 		return nil
@@ -325,12 +326,12 @@ func readManifest(s *bundle.Store, digest v1.Hash) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	data, err := io.ReadAll(io.LimitReader(f, bounds.Manifest+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading manifest: %w", err)
 	}
-	if len(data) > maxManifest {
-		return nil, malformedError{fmt.Errorf("manifest is larger than %d bytes", maxManifest)}
+	if len(data) > bounds.Manifest {
+		return nil, malformedError{fmt.Errorf("manifest is larger than %d bytes", bounds.Manifest)}
 	}
 	return data, nil
 }

@@ -17,11 +17,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
-
-// maxManifest bounds a manifest, an index and a config, in bytes. Registries
-// refuse larger manifests, and so does a bundle.
-const maxManifest = 4 << 20
 
 // accept is what may be answered when a manifest is asked for.
 var accept = strings.Join([]string{
@@ -205,7 +202,7 @@ func (r *repository) config(ctx context.Context, digest v1.Hash) ([]byte, error)
 	return get()
 }
 
-// small gets a body of at most maxManifest, and again if it breaks on the way.
+// small gets a body of at most bounds.Manifest, and again if it breaks on the way.
 func (r *repository) small(ctx context.Context, path string, digest v1.Hash) ([]byte, error) {
 	hc, err := r.client(ctx)
 	if err != nil {
@@ -223,7 +220,7 @@ func (r *repository) small(ctx context.Context, path string, digest v1.Hash) ([]
 			return nil, err
 		}
 		req.Header.Set("Accept", accept)
-		data, err := getSmall(hc, req, maxManifest)
+		data, err := getSmall(hc, req, bounds.Manifest)
 		if err == nil {
 			got := bundle.DigestOf(data)
 			if digest.Hex == "" || got == digest {

@@ -196,6 +196,7 @@ func (c *sourceClient) lock(ctx context.Context, src bundle.Source, before []bun
 		old = before[i]
 		if c.places[src.Name] == "" && (src.Tree == "" || src.Tree == old.Tree) && (src.SHA256 == "" || src.SHA256 == old.Digest.Hex) {
 			if have, err := s.Has(ctx, old.Digest, old.Size); have || err != nil {
+				old.FirstSight = !src.Stated()
 				return old, err
 			}
 		}
@@ -204,7 +205,7 @@ func (c *sourceClient) lock(ctx context.Context, src bundle.Source, before []bun
 	if err != nil {
 		return bundle.LockedSource{}, err
 	}
-	l := bundle.LockedSource{Name: src.Name, URL: src.Archive()}
+	l := bundle.LockedSource{Name: src.Name, URL: src.Archive(), FirstSight: !src.Stated()}
 	if l.Modified, err = c.checkSource(src, tree, place); err != nil {
 		return bundle.LockedSource{}, err
 	}

@@ -173,7 +173,7 @@ func TestSources(t *testing.T) {
 	}
 	checkContents(t, s, locked)
 	for i, l := range locked {
-		if l.Name != sources[i].Name || l.URL != sources[i].Archive() || l.Tree != sources[i].Tree || l.Modified {
+		if l.Name != sources[i].Name || l.URL != sources[i].Archive() || l.Tree != sources[i].Tree || l.Modified || l.FirstSight {
 			t.Errorf("locked as %+v", l)
 		}
 	}
@@ -187,7 +187,7 @@ func TestSources(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seen[0].Digest != locked[0].Digest || seen[0].Tree != sources[0].Tree || seen[0].Modified || seen[1] != locked[1] {
+	if seen[0].Digest != locked[0].Digest || seen[0].Tree != sources[0].Tree || seen[0].Modified || seen[1].Digest != locked[1].Digest || !seen[0].FirstSight || !seen[1].FirstSight {
 		t.Errorf("at first sight it is locked as %+v", seen)
 	}
 

@@ -12,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	sourcetree "atoll/bundle/source"
 )
 
@@ -86,7 +87,7 @@ func readPlace(src bundle.Source, place string) (*sourcetree.Tree, error) {
 }
 
 func readPlaceFile(src bundle.Source, place string) (*sourcetree.Tree, error) {
-	f, err := os.Open(place)
+	f, err := bundle.OpenRegular(place)
 	if err != nil {
 		return nil, err
 	}
@@ -108,12 +109,12 @@ func readFile(from string, r io.Reader) (*sourcetree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(r, sourcetree.MaxFile+1))
+	data, err := io.ReadAll(io.LimitReader(r, bounds.SourceFile+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > sourcetree.MaxFile {
-		return nil, fmt.Errorf("%w: it has more than %d MiB", sourcetree.ErrRefused, sourcetree.MaxFile>>20)
+	if len(data) > bounds.SourceFile {
+		return nil, fmt.Errorf("%w: it has more than %d MiB", sourcetree.ErrRefused, bounds.SourceFile>>20)
 	}
 	return sourcetree.FromFile(path.Base(u.Path), data), nil
 }

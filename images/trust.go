@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // certsDirs are the folders that hold a folder HOST[:PORT] of certificates for a host,
@@ -69,7 +72,7 @@ func readTrust(dir string, entries []fs.DirEntry) (*tls.Config, error) {
 		file := filepath.Join(dir, e.Name())
 		switch filepath.Ext(file) {
 		case ".crt":
-			data, err := os.ReadFile(file)
+			data, err := bundle.ReadRegular(file, bounds.Credentials)
 			if err != nil {
 				return nil, err
 			}
@@ -86,7 +89,12 @@ func readTrust(dir string, entries []fs.DirEntry) (*tls.Config, error) {
 			if !hasFile(entries, key) {
 				return nil, fmt.Errorf("client certificate %s has no key: put it into %s (or is it an authority's, whose name ends in .crt?)", file, key)
 			}
-			pair, err := tls.LoadX509KeyPair(file, key)
+			cert, certErr := bundle.ReadRegular(file, bounds.Credentials)
+			secret, keyErr := bundle.ReadRegular(key, bounds.Credentials)
+			if err := errors.Join(certErr, keyErr); err != nil {
+				return nil, err
+			}
+			pair, err := tls.X509KeyPair(cert, secret)
 			if err != nil {
 				return nil, fmt.Errorf("client certificate %s: %w", file, err)
 			}

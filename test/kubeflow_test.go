@@ -89,7 +89,7 @@ func TestKubeflow(t *testing.T) {
 	if err := os.WriteFile(definition, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	flags := []string{"-f", definition, "--allow-modified", "kubeflow-manifests"}
+	flags := []string{"-f", definition, "--allow-modified", "kubeflow-manifests,argo-workflows"}
 	for name, place := range sources {
 		flags = append(flags, "--source", name+"="+place)
 	}

@@ -38,9 +38,10 @@ const (
 // Bounds on files that people write or keep, in bytes.
 const (
 	Definition  = 1 << 20
-	Credentials = 1 << 20 // docker's and podman's configuration, certificates, apt's logins
-	AptSources  = 1 << 20 // a file of the machine's apt sources
-	FirstBoot   = 1 << 20 // the first-boot configuration, of which Ignition holds several copies; a Butane file; its local files
+	Credentials = 1 << 20  // docker's and podman's configuration, certificates, apt's logins
+	KeyFile     = 64 << 10 // a key, a checksum or a signature; real ones have less than 1 KiB
+	AptSources  = 1 << 20  // a file of the machine's apt sources
+	FirstBoot   = 1 << 20  // the first-boot configuration, of which Ignition holds several copies; a Butane file; its local files
 )
 
 // Bounds on a lock.

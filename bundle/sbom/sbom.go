@@ -26,6 +26,7 @@ import (
 	"github.com/spdx/tools-golang/spdx/v2/common"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // Input is what a bill of materials is made from.
@@ -55,9 +56,6 @@ type Summary struct {
 	Files    int // of the k3s release
 	Sources  int
 }
-
-// maxDocument bounds a bill of materials, in bytes: a bundle's documents have that bound.
-const maxDocument = 64 << 20
 
 // Make makes the document. A package that is not in the store, or that is none, is an error.
 func Make(ctx context.Context, in Input) ([]byte, *Summary, error) {
@@ -204,8 +202,8 @@ func (b *builder) encode() ([]byte, error) {
 	// Where the specification wants a unique URI it is common to take a random one.
 	b.doc.DocumentNamespace = "https://spdx.org/spdxdocs/" + b.in.Definition.Name + "-" + bundle.DigestOf(nameless).Hex
 	data, err := b.write()
-	if err == nil && len(data) > maxDocument {
-		err = fmt.Errorf("it has %d bytes, more than %d", len(data), maxDocument)
+	if err == nil && len(data) > bounds.Document {
+		err = fmt.Errorf("it has %d bytes, more than %d", len(data), bounds.Document)
 	}
 	return data, err
 }

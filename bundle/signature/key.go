@@ -26,6 +26,8 @@ import (
 
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 	"golang.org/x/crypto/ssh"
+
+	"atoll/bundle/bounds"
 )
 
 // ErrPassword says that a key cannot be decrypted: the password is wrong, or the file damaged.
@@ -37,9 +39,6 @@ const (
 	cosignType  = "ENCRYPTED COSIGN PRIVATE KEY"
 	publicType  = "PUBLIC KEY"
 )
-
-// maxKey bounds the file of a key. Real ones have less than 1 KiB.
-const maxKey = 64 << 10
 
 // Key is a private key. It is a [bundle.Signer].
 type Key struct{ private *ecdsa.PrivateKey }
@@ -141,8 +140,8 @@ func (p *PublicKey) String() string {
 
 // decode returns what is in the one PEM block of a file, which must be of one of the types.
 func decode(data []byte, types ...string) ([]byte, error) {
-	if len(data) > maxKey {
-		return nil, fmt.Errorf("is no key: has more than %d bytes", maxKey)
+	if len(data) > bounds.KeyFile {
+		return nil, fmt.Errorf("is no key: has more than %d bytes", bounds.KeyFile)
 	}
 	block, _ := pem.Decode(data)
 	if block == nil {

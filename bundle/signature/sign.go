@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // payloadType is what cosign writes into each payload.
@@ -77,9 +78,6 @@ func (p *PublicKey) VerifyDigest(data []byte, signature string, digest v1.Hash) 
 // namespace is what ssh-keygen calls signatures of files.
 const namespace = "file"
 
-// maxSignature bounds the file of a signature in bytes. Real ones have some 400.
-const maxSignature = 64 << 10
-
 // SignFile signs a file's content as "ssh-keygen -Y sign -n file" does
 // (https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.sshsig).
 func (k *Key) SignFile(data []byte) ([]byte, error) {
@@ -97,8 +95,8 @@ func (k *Key) SignFile(data []byte) ([]byte, error) {
 // VerifyFile checks what SignFile, or ssh-keygen with this key, returned. A signature by
 // another key, or of other content, is an [bundle.ErrUntrusted].
 func (p *PublicKey) VerifyFile(data, signature []byte) error {
-	if len(signature) > maxSignature {
-		return fmt.Errorf("%w %s: the signature has more than %d bytes", bundle.ErrUntrusted, p, maxSignature)
+	if len(signature) > bounds.KeyFile {
+		return fmt.Errorf("%w %s: the signature has more than %d bytes", bundle.ErrUntrusted, p, bounds.KeyFile)
 	}
 	s, err := sshsig.Unarmor(signature)
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"atoll/bundle/bounds"
 )
 
 // ErrRefused says that content is no sound tree. Reading it again is of no use.
@@ -24,25 +26,20 @@ func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrRefused, fmt.Errorf(format, args...))
 }
 
-// MaxFile is the most bytes that a file of a tree may have.
-const MaxFile = 64 << 20
-
-// limits bound a tree.
+// limits bound a tree. They are fields so that tests can have small ones.
 type limits struct {
 	entries  int   // files, links and folders
+	links    int   // links
+	names    int64 // bytes of all paths
 	unpacked int64 // bytes of all files, and of the archive, packed or unpacked
 	kept     int64 // bytes of what is kept, with names
 	file     int64 // bytes of one file
 }
 
-var defaults = limits{entries: 100_000, unpacked: 1 << 30, kept: 512 << 20, file: MaxFile}
-
-const (
-	// maxPath bounds a path and a link's target, in bytes.
-	maxPath = 1024
-	// maxSteps bounds the links and folders that a link leads through.
-	maxSteps = 256
-)
+var defaults = limits{
+	entries: bounds.SourceEntries, links: bounds.SourceLinks, names: bounds.SourceNames,
+	unpacked: bounds.SourceBytes, kept: bounds.SourceKept, file: bounds.SourceFile,
+}
 
 // Tree is a tree of files in memory. It does not change, so many goroutines may use one.
 type Tree struct {
@@ -129,7 +126,7 @@ func (t *Tree) follow(name string) (int, bool) {
 			continue
 		}
 		target := string(t.entries[i].data)
-		if path.IsAbs(target) || steps+len(todo)+strings.Count(target, "/") > maxSteps {
+		if path.IsAbs(target) || steps+len(todo)+strings.Count(target, "/") > bounds.SourceSteps {
 			return 0, false
 		}
 		at, todo = path.Dir(at), append(strings.Split(target, "/"), todo...)
@@ -144,7 +141,8 @@ type builder struct {
 	keep  string // the folder whose content is kept; "." for all
 	nodes map[string]node
 
-	unpackedNow, keptNow int64
+	linksNow                       int
+	namesNow, unpackedNow, keptNow int64
 }
 
 // node is an entry of a tree that is being read.
@@ -164,10 +162,10 @@ func newBuilder(keep string, l limits) (*builder, error) {
 // add takes an entry and, as nothing else names them, the folders it is in. data is
 // kept as it is.
 func (b *builder) add(name, mode string, data []byte) error {
-	if !fs.ValidPath(name) || strings.ContainsAny(name, "\\\x00") || len(name) > maxPath {
+	if !fs.ValidPath(name) || strings.ContainsAny(name, "\\\x00") || len(name) > bounds.SourcePath {
 		return refuse("name %.100q is not one of a file in a tree", name)
 	}
-	if mode == modeLink && (len(data) == 0 || len(data) > maxPath || slices.Contains(data, 0)) {
+	if mode == modeLink && (len(data) == 0 || len(data) > bounds.SourcePath || slices.Contains(data, 0)) {
 		return refuse("link %q has target %.100q", name, data)
 	}
 	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
@@ -184,7 +182,11 @@ func (b *builder) add(name, mode string, data []byte) error {
 	if old, ok := b.nodes[name]; ok && (old.mode != modeFolder || mode != modeFolder) {
 		return refuse("%q is in it twice", name)
 	}
+	b.namesNow += int64(len(name))
 	b.keptNow += int64(len(name))
+	if mode == modeLink {
+		b.linksNow++
+	}
 	if mode != modeFolder {
 		n.sum = blobSum(data)
 		b.unpackedNow += int64(len(data))
@@ -198,6 +200,10 @@ func (b *builder) add(name, mode string, data []byte) error {
 	switch {
 	case len(b.nodes) > b.entries:
 		return refuse("it has more than %d files and folders", b.entries)
+	case b.linksNow > b.links:
+		return refuse("it has more than %d symbolic links", b.links)
+	case b.namesNow > b.names:
+		return refuse("its paths have more than %d MiB", b.names>>20)
 	case b.unpackedNow > b.unpacked:
 		return refuse("its files have more than %d MiB", b.unpacked>>20)
 	case b.keptNow > b.kept:

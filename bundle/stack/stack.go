@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 //go:embed lab kubeflow
@@ -143,6 +144,9 @@ func parse(dir fs.FS) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := bounds.YAML(data); err != nil {
+		return nil, fmt.Errorf("parsing stack.yaml: %w", err)
+	}
 	s := Stack{FS: dir}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
@@ -241,9 +245,11 @@ func (s *Stack) checkPhases(fail func(string, ...any)) {
 // Components lists every component, in the order of the phases.
 func (s *Stack) Components() []string {
 	var out []string
+	seen := map[string]bool{}
 	for _, p := range s.Phases {
 		for _, c := range p.Components {
-			if !slices.Contains(out, c) {
+			if !seen[c] {
+				seen[c] = true
 				out = append(out, c)
 			}
 		}

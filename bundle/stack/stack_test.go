@@ -54,3 +54,56 @@ func TestParseIsStrict(t *testing.T) {
 		})
 	}
 }
+
+// TestSourcesAreStated: a source without a hash is locked at first sight. There is one, whose
+// upstream publishes none.
+func TestSourcesAreStated(t *testing.T) {
+	var unstated []string
+	for _, name := range Names() {
+		s, err := Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, src := range s.Sources {
+			if !src.Stated() {
+				unstated = append(unstated, src.Name)
+			}
+			if src.Repository != "" && src.Commit == "" {
+				t.Errorf("source %s names no commit", src.Name)
+			}
+		}
+	}
+	if got := strings.Join(unstated, " "); got != "jobset" {
+		t.Errorf("nothing vouches for %q", got)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, name := range Names() {
+		data, err := files.ReadFile(name + "/stack.yaml")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("name: x\nphases: [{name: a, components: [c], timeout: 1m}]\n"))
+	f.Add([]byte("name: x\nphases: [{name: a, components: [../c, '', /], timeout: -1m}]\n"))
+	f.Add([]byte("phases: &p [{components: *p}]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := parse(fstest.MapFS{"stack.yaml": {Data: data}, "c/kustomization.yaml": {}})
+		if err != nil {
+			return
+		}
+		if s.Name == "" || len(s.Phases) == 0 {
+			t.Errorf("parsed %+v", s)
+		}
+		for _, c := range s.Components() {
+			if c != "c" && c != "." {
+				t.Errorf("component %q", c)
+			}
+		}
+		if _, err := s.Choose("", nil); err != nil && len(s.Auth) == 0 {
+			t.Error(err)
+		}
+	})
+}

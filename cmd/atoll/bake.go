@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/bundle/signature"
 	"atoll/ignition"
 	"atoll/images/disk"
@@ -52,18 +54,15 @@ func runBake(ctx context.Context, e *env, o bakeOptions) error {
 	if err != nil {
 		return err
 	}
-	l, err := p.lock(ctx)
-	if err != nil {
-		return err
-	}
-	tar, err := p.output(o.bundle, ".bundle.tar")
-	if err != nil {
-		return err
-	}
 	raw, err := p.output(o.output, ".raw")
 	if err != nil {
 		return err
 	}
+	l, err := p.lock(ctx)
+	if err != nil {
+		return err
+	}
+	tar := cmp.Or(o.bundle, p.built(".bundle.tar"))
 	err = p.bake(ctx, e, l, tar, raw, key)
 	if errors.Is(err, bundle.ErrUntrusted) {
 		return withHint(err, "atoll key sign --key %s %s", o.keyOptions.file, tar)
@@ -89,6 +88,9 @@ func (p *project) bake(ctx context.Context, e *env, l *bundle.Lock, tar, raw str
 	step.end(err, "%d packages", len(l.Packages))
 	if err != nil {
 		return hintRemake(err, "atoll mirror -f %s", p.file)
+	}
+	if err := p.makeOut(raw); err != nil {
+		return err
 	}
 	step = e.progress("bake")
 	sum, err := disk.Bake(ctx, raw, disk.Image{Lock: l, Base: base, Bundle: tar, Digest: digest, Ignition: initrd, RootSize: int64(p.def.Disk.RootSize) << 30},
@@ -133,7 +135,7 @@ func (p *project) firstBoot(l *bundle.Lock, tar string, key *signature.Key) ([]b
 		}
 	}
 	if path := p.def.Path(p.def.Ignition.Butane); path != "" {
-		data, err := os.ReadFile(path)
+		data, err := bundle.ReadRegular(path, bounds.FirstBoot)
 		if err != nil {
 			return nil, v1.Hash{}, fmt.Errorf("reading the definition's Butane file: %w", err)
 		}

@@ -63,10 +63,15 @@ func runBoot(ctx context.Context, e *env, o bootOptions, image string) (err erro
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	var console io.Writer
+	if o.junit != "" {
+		if err := hintOutput(bundle.CheckOutput(o.junit)); err != nil {
+			return fmt.Errorf("writing the report: %w", err)
+		}
+	}
 	if o.log != "" {
-		f, err := os.Create(o.log)
+		f, err := bundle.CreateLog(o.log)
 		if err != nil {
-			return fmt.Errorf("writing the console's log: %w", err)
+			return fmt.Errorf("writing the console's log: %w", hintOutput(err))
 		}
 		defer func() { err = errors.Join(err, f.Close()) }()
 		console = f
@@ -80,10 +85,9 @@ func runBoot(ctx context.Context, e *env, o bootOptions, image string) (err erro
 		err = errors.Join(err, bundle.WriteFile(o.junit, func(f *os.File) error { return qemu.WriteJUnit(f, image, res, err) }))
 	}
 	if err != nil {
-		return err
+		return hintOutput(err)
 	}
-	fmt.Fprintf(e.stdout, "%s is ready after %s (%s)\n", res.Status.Appliance, res.Duration.Round(time.Second), res.Accel)
-	return nil
+	return e.print("%s is ready after %s (%s)", res.Status.Appliance, res.Duration.Round(time.Second), res.Accel)
 }
 
 // phaseTeller prints a line for each phase of the guest that ends.
@@ -127,5 +131,5 @@ func (t *phaseTeller) once(phase, format string, args ...any) {
 		return
 	}
 	t.told[phase] = true
-	t.e.say("%-12s %s", phase, fmt.Sprintf(format, args...))
+	t.e.say("%-12s %s", phase, plainf(format, args...))
 }

@@ -45,6 +45,11 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 	if err != nil {
 		return err
 	}
+	tar, tarErr := p.output("", ".bundle.tar")
+	raw, rawErr := p.output("", ".raw")
+	if err := errors.Join(tarErr, rawErr); err != nil {
+		return err
+	}
 	var l *bundle.Lock
 	if _, statErr := os.Stat(p.lockFile); errors.Is(statErr, fs.ErrNotExist) && !o.frozen {
 		l, err = p.resolve(ctx, e, o.remoteOptions)
@@ -57,15 +62,7 @@ func runBuild(ctx context.Context, e *env, o buildOptions) error {
 	if err := p.mirror(ctx, e, l, o.remoteOptions, nil); err != nil {
 		return err
 	}
-	tar, err := p.output("", ".bundle.tar")
-	if err != nil {
-		return err
-	}
 	if err := p.pack(ctx, e, l, tar, o.nodeOptions, key); err != nil {
-		return err
-	}
-	raw, err := p.output("", ".raw")
-	if err != nil {
 		return err
 	}
 	return p.bake(ctx, e, l, tar, raw, key)

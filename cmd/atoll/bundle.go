@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"text/tabwriter"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
@@ -62,11 +61,11 @@ func runBundle(ctx context.Context, e *env, o bundleOptions) error {
 	if err != nil {
 		return err
 	}
-	l, err := p.lock(ctx)
+	path, err := p.output(o.output, ".bundle.tar")
 	if err != nil {
 		return err
 	}
-	path, err := p.output(o.output, ".bundle.tar")
+	l, err := p.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,6 +80,9 @@ func (p *project) pack(ctx context.Context, e *env, l *bundle.Lock, path string,
 	}
 	artifacts, err := p.artifacts(ctx, e, s, l, o)
 	if err != nil {
+		return err
+	}
+	if err := p.makeOut(path); err != nil {
 		return err
 	}
 	step := e.progress("bundle")
@@ -254,14 +256,15 @@ func runBundleInspect(e *env, path string, asJSON bool) error {
 		signed = "carries a signature"
 	}
 	fmt.Fprintf(e.stdout, "%s, %s\n\n", b.Digest(), signed)
-	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "IMAGE\tDIGEST\tSIZE")
+	t := newTable(e.stdout)
+	t.row("IMAGE", "DIGEST", "SIZE")
 	for _, i := range b.Images() {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", i.Name, i.Digest, size(i.Size))
+		t.row(i.Name, i.Digest.String(), size(i.Size))
 	}
-	fmt.Fprintln(w, "\nFILE\tDIGEST\tSIZE")
+	t.row()
+	t.row("FILE", "DIGEST", "SIZE")
 	for _, f := range b.Files() {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.Digest, size(f.Size))
+		t.row(f.Name, f.Digest.String(), size(f.Size))
 	}
-	return w.Flush()
+	return t.Flush()
 }

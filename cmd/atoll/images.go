@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -65,17 +64,17 @@ func runImages(ctx context.Context, e *env, o imagesOptions) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(found.Images)
 	}
-	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	t := newTable(e.stdout)
 	for _, i := range found.Images {
 		tier := i.Tier
 		if i.Omitted != "" {
 			tier += ", left out"
 		}
 		for _, where := range i.Where {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", i.Reference, tier, where)
+			t.row(i.Reference, tier, where.String())
 		}
 	}
-	return w.Flush()
+	return t.Flush()
 }
 
 // doubtText says also why a reference is none, where that is what is wrong with it.

@@ -227,7 +227,7 @@ func kindsOf(files []string) ([]fileKind, error) {
 }
 
 func kindOf(path string) (fileKind, error) {
-	f, err := os.Open(path)
+	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		return 0, err
 	}

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/bundle/manifest"
 	"atoll/images"
 	"atoll/images/disk"
@@ -123,6 +125,9 @@ func (p *project) frozen(ctx context.Context, e *env, o remoteOptions) (*bundle.
 
 // resolve makes the lock.
 func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) (*bundle.Lock, error) {
+	if err := hintOutput(bundle.CheckOutput(p.lockFile)); err != nil {
+		return nil, err
+	}
 	opts := o.options(e)
 	sources, err := p.fetchSources(ctx, e, opts)
 	if err != nil {
@@ -165,7 +170,7 @@ func (p *project) resolve(ctx context.Context, e *env, o remoteOptions) (*bundle
 	if err != nil {
 		return nil, err
 	}
-	if old, err := os.ReadFile(p.lockFile); err == nil && bytes.Equal(old, data) {
+	if old, err := bundle.ReadRegular(p.lockFile, bounds.Lock); err == nil && bytes.Equal(old, data) {
 		step.end(nil, "%s is up to date", p.lockFile)
 		return l, nil
 	}
@@ -216,7 +221,18 @@ func (p *project) fetchSources(ctx context.Context, e *env, opts *images.Options
 	}
 	locked, err := images.FetchSources(ctx, p.def, p.stack.Sources, before, s, opts)
 	step.end(err, "%d", len(locked))
+	e.warnOfFirstSight(locked, before)
 	return locked, err
+}
+
+// warnOfFirstSight tells of each source that was taken on trust, and was not so before.
+func (e *env) warnOfFirstSight(locked, before []bundle.LockedSource) {
+	for _, l := range locked {
+		held := slices.ContainsFunc(before, func(old bundle.LockedSource) bool { return old.Name == l.Name && old.Digest == l.Digest })
+		if l.FirstSight && !held {
+			e.say("atoll: warning: source %s is taken at first sight: the stack states no hash of %s; it is locked with %s, and a later lock will hold it to that", l.Name, l.URL, l.Digest)
+		}
+	}
 }
 
 // saySources tells what hosts will be asked for sources.

@@ -4,6 +4,8 @@ import (
 	"debug/elf"
 	"fmt"
 	"os"
+
+	"atoll/bundle"
 )
 
 // machines names the ELF machine of an architecture.
@@ -20,11 +22,15 @@ func nodeBinary(path, arch string) (string, error) {
 		path = self
 	}
 	const hint = "build one with CGO_ENABLED=0 GOOS=linux GOARCH=%s and name it with --node-binary"
-	f, err := elf.Open(path)
+	file, err := bundle.OpenRegular(path)
+	if err != nil {
+		return "", withHint(fmt.Errorf("reading the program for the node: %w", err), hint, arch)
+	}
+	defer file.Close()
+	f, err := elf.NewFile(file)
 	if err != nil {
 		return "", withHint(fmt.Errorf("reading %s: %w", path, err), hint, arch)
 	}
-	defer f.Close()
 	if f.Machine != machines[arch] {
 		return "", withHint(fmt.Errorf("%s is for %s, but the node is %s", path, f.Machine, arch), hint, arch)
 	}

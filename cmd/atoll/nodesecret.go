@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -49,11 +48,11 @@ func runNodeSecrets(e *env, path string) error {
 	if err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	t := newTable(e.stdout)
 	for _, name := range slices.Sorted(maps.Keys(secrets)) {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", name, secrets[name].User, secrets[name].Reason)
+		t.row(name, secrets[name].User, secrets[name].Reason)
 	}
-	return w.Flush()
+	return t.Flush()
 }
 
 func readSecrets(path string) (map[string]firstboot.Secret, error) {

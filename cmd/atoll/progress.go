@@ -115,14 +115,14 @@ func (p *progress) label() string {
 	if p.part == "" {
 		return p.name
 	}
-	return p.name + ": " + p.part
+	return p.name + ": " + plain(p.part)
 }
 
 // end closes the step: it clears the bar and, if all went well, says what was done.
 func (p *progress) end(err error, format string, args ...any) {
 	p.e.stderr.clear()
 	if err == nil {
-		p.e.say("%s: %s (%s)", p.name, fmt.Sprintf(format, args...), time.Since(p.start).Round(100*time.Millisecond))
+		p.e.say("%s: %s (%s)", p.name, plainf(format, args...), time.Since(p.start).Round(100*time.Millisecond))
 	}
 }
 

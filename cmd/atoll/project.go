@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/bundle/manifest"
 	"atoll/bundle/source"
 	"atoll/bundle/stack"
@@ -109,7 +111,7 @@ func lockFile(definition string) string {
 }
 
 func readLock(path string) (*bundle.Lock, error) {
-	data, err := os.ReadFile(path)
+	data, err := bundle.ReadRegular(path, bounds.Lock)
 	if err != nil {
 		return nil, fmt.Errorf("reading lock: %w", err)
 	}
@@ -170,14 +172,37 @@ func (p *project) checkImages(l *bundle.Lock) error {
 		"atoll lock -f %s", p.file)
 }
 
-// output is where a result goes: what the user said, else its place in build/,
-// which is then made.
+// built is a result's place in build/.
+func (p *project) built(suffix string) string { return filepath.Join(p.out, p.def.Name+suffix) }
+
+// output is where a result goes: what the user said, else its place in build/. That a file
+// can be there is asked before anything is done for it.
 func (p *project) output(flag, suffix string) (string, error) {
-	if flag != "" {
-		return flag, nil
+	path := cmp.Or(flag, p.built(suffix))
+	return path, hintOutput(bundle.CheckOutput(path))
+}
+
+// makeOut makes build/, if that is where the result goes.
+func (p *project) makeOut(path string) error {
+	if filepath.Dir(path) != p.out {
+		return nil
 	}
 	if err := os.MkdirAll(p.out, 0o755); err != nil {
-		return "", fmt.Errorf("making the output folder: %w", err)
+		return fmt.Errorf("making the output folder: %w", err)
 	}
-	return filepath.Join(p.out, p.def.Name+suffix), nil
+	return nil
+}
+
+// hintOutput says where to write instead, if there is no place for a file.
+func hintOutput(err error) error {
+	var odd *bundle.NotRegularError
+	switch {
+	case !errors.As(err, &odd):
+		return err
+	case odd.IsBlockDevice():
+		return withHint(err, "write to a file; then \"atoll flash IMAGE %s\" writes an image to that disk", odd.Path)
+	case odd.Link != "":
+		return withHint(err, "name the file that it leads to, or remove the link")
+	}
+	return withHint(err, "name a file that is there, or none")
 }

@@ -55,7 +55,7 @@ func runSBOM(ctx context.Context, e *env, o sbomOptions) error {
 		_, err := e.stdout.Write(data)
 		return err
 	}
-	return bundle.WriteFile(o.output, func(f *os.File) error { _, err := f.Write(data); return err })
+	return hintOutput(bundle.WriteFile(o.output, func(f *os.File) error { _, err := f.Write(data); return err }))
 }
 
 func (o *sbomOptions) document(ctx context.Context, e *env) ([]byte, error) {

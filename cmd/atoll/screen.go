@@ -11,7 +11,7 @@ import (
 )
 
 // screen is stderr. While there are bars at its end, what is written goes above them, and
-// must be whole lines. Its methods may be called at once from several goroutines.
+// must be whole lines. Like plainWriter it shows no control characters but those of the bars. Its methods may be called at once from several goroutines.
 type screen struct {
 	out      io.Writer
 	terminal bool
@@ -29,12 +29,12 @@ func (s *screen) Write(lines []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bars != nil {
-		if n, err := s.bars.Write(lines); err == nil {
+		if n, err := (plainWriter{s.bars}).Write(lines); err == nil {
 			return n, nil
 		}
 		s.end() // they could not be drawn, and are no more
 	}
-	return s.out.Write(lines)
+	return plainWriter{s.out}.Write(lines)
 }
 
 // bar adds one, or gives nil if none can be drawn.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,15 +15,13 @@ import (
 	"golang.org/x/term"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/bundle/signature"
 	"atoll/images/disk"
 )
 
 // passwordVariable is where cosign, too, takes the password of a key from.
 const passwordVariable = "COSIGN_PASSWORD"
-
-// maxSmallFile bounds files that hold a key, a checksum or a signature, in bytes.
-const maxSmallFile = 64 << 10
 
 // keyOptions choose the key that signs what a command writes.
 type keyOptions struct {
@@ -41,7 +38,7 @@ func (o keyOptions) load(ctx context.Context, e *env) (*signature.Key, error) {
 		e.say(`not signed, so nobody can tell if it is changed: "atoll key new NAME" makes a key for --key`)
 		return nil, nil
 	}
-	data, err := readSmall(o.file)
+	data, err := bundle.ReadRegular(o.file, bounds.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading key: %w", err)
 	}
@@ -58,7 +55,7 @@ func (o keyOptions) load(ctx context.Context, e *env) (*signature.Key, error) {
 
 // readPublicKey reads a public key.
 func readPublicKey(path string) (*signature.PublicKey, error) {
-	data, err := readSmall(path)
+	data, err := bundle.ReadRegular(path, bounds.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading public key: %w", err)
 	}
@@ -67,19 +64,6 @@ func readPublicKey(path string) (*signature.PublicKey, error) {
 		return nil, withHint(fmt.Errorf("%s: %w", path, err), `it is the file that ends in .pub of "atoll key new"`)
 	}
 	return key, nil
-}
-
-func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSmallFile+1))
-	if err == nil && len(data) > maxSmallFile {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxSmallFile)
-	}
-	return data, err
 }
 
 // password is what the environment says, which the programs that we run then do not see, or
@@ -158,11 +142,11 @@ func writeText(path string, data []byte) error {
 // verifyImage checks that an image is what its checksum says, and that its checksum is signed.
 func verifyImage(ctx context.Context, e *env, image string, key *signature.PublicKey) error {
 	path := image + ".sha256"
-	line, err := readSmall(path)
+	line, err := bundle.ReadRegular(path, bounds.KeyFile)
 	if err != nil {
 		return withHint(fmt.Errorf("reading the image's checksum: %w", err), `an image is signed by "atoll build --key" and "atoll key sign"`)
 	}
-	sig, err := readSmall(path + ".sig")
+	sig, err := bundle.ReadRegular(path+".sig", bounds.KeyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%s %w %s: there is no %s.sig", image, bundle.ErrUntrusted, key, path)
 	}

@@ -19,7 +19,7 @@ import (
 
 // env is what a command needs of the world.
 type env struct {
-	stdout  io.Writer
+	stdout  io.Writer // shows no control characters: see plainWriter
 	stderr  *screen
 	level   *slog.LevelVar
 	log     *slog.Logger
@@ -34,7 +34,7 @@ func newEnv(stdout, stderr *os.File) *env {
 	screen := newScreen(stderr)
 	log := slog.New(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: level}))
 	return &env{
-		stdout: stdout, stderr: screen, level: level, log: log,
+		stdout: plainWriter{stdout}, stderr: screen, level: level, log: log,
 		command:  "atoll " + shellWords(os.Args[1:]),
 		keychain: images.NewKeychain(log),
 	}
@@ -52,13 +52,19 @@ func (e *env) tell(err error) {
 	}
 	fmt.Fprint(e.stderr, oneLineEach(err))
 	for _, h := range hints(err) {
-		fmt.Fprintln(e.stderr, "hint:", h)
+		fmt.Fprintln(e.stderr, "hint:", plain(h))
 	}
 }
 
 // say prints one line of progress.
 func (e *env) say(format string, args ...any) {
-	fmt.Fprintf(e.stderr, format+"\n", args...)
+	fmt.Fprintln(e.stderr, plainf(format, args...))
+}
+
+// print prints one line of a result.
+func (e *env) print(format string, args ...any) error {
+	_, err := fmt.Fprintln(e.stdout, plainf(format, args...))
+	return err
 }
 
 // size writes bytes for people, in powers of 1024.

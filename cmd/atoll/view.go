@@ -101,5 +101,5 @@ func rows(shown, moving []images.Blob) []images.Blob {
 
 // rowText describes a blob on its way, what is cut off first at the end.
 func rowText(b images.Blob) string {
-	return fmt.Sprintf("%s of %s, %s from %s", size(b.Done), size(b.Total), b.Name, b.Host)
+	return plainf("%s of %s, %s from %s", size(b.Done), size(b.Total), b.Name, b.Host)
 }

@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"text/tabwriter"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -36,19 +37,21 @@ func runWhy(e *env, file, name string) error {
 	if len(found) == 0 {
 		return withHint(fmt.Errorf("%s has no image %q", path, name), "atoll images -f %s lists all, those that are left out too", file)
 	}
+	var lines []string
 	for i, im := range found {
 		if i > 0 {
-			fmt.Fprintln(e.stdout)
+			lines = append(lines, "")
 		}
-		fmt.Fprintf(e.stdout, "%s\n  %s, %s, %s\n", im.Reference, im.Tier, size(im.Size), im.Digest)
+		lines = append(lines, plain(im.Reference), plainf("  %s, %s, %s", im.Tier, size(im.Size), im.Digest))
 		if im.From != "" {
-			fmt.Fprintf(e.stdout, "  fetched from %s\n", im.From)
+			lines = append(lines, plainf("  fetched from %s", im.From))
 		}
 		for _, where := range im.Where {
-			fmt.Fprintf(e.stdout, "  %s\n", where)
+			lines = append(lines, plainf("  %s", where))
 		}
 	}
-	return nil
+	_, err = fmt.Fprintln(e.stdout, strings.Join(lines, "\n"))
+	return err
 }
 
 func newDiffCommand(e *env) *cobra.Command {
@@ -73,7 +76,7 @@ func runDiff(e *env, oldPath, newPath string) error {
 	if err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	t := newTable(e.stdout)
 	var added, removed, changed int
 	for _, c := range bundle.Diff(before, after) {
 		sign := "~"
@@ -85,24 +88,23 @@ func runDiff(e *env, oldPath, newPath string) error {
 		default:
 			changed++
 		}
-		fmt.Fprintf(w, "%s %s\t%s\n", sign, c.Reference, sizeChange(c.Bytes()))
+		t.row(sign+" "+c.Reference, sizeChange(c.Bytes()))
 	}
-	diffUnauthenticated(w, "-", before, after)
-	diffUnauthenticated(w, "+", after, before)
-	if err := w.Flush(); err != nil {
+	diffUnauthenticated(t, "-", before, after)
+	diffUnauthenticated(t, "+", after, before)
+	if err := t.Flush(); err != nil {
 		return err
 	}
 	bytes := after.Total("").Bytes - before.Total("").Bytes
-	_, err = fmt.Fprintf(e.stdout, "%d added, %d removed, %d changed, %s\n", added, removed, changed, sizeChange(bytes))
-	return err
+	return e.print("%d added, %d removed, %d changed, %s", added, removed, changed, sizeChange(bytes))
 }
 
 // diffUnauthenticated lists the packages that a lock takes without a signature and another
 // does not.
-func diffUnauthenticated(w io.Writer, sign string, l, other *bundle.Lock) {
+func diffUnauthenticated(t table, sign string, l, other *bundle.Lock) {
 	for _, p := range l.Packages {
 		if p.Unauthenticated && !slices.ContainsFunc(other.Packages, func(o bundle.LockedPackage) bool { return o.Unauthenticated && o.Digest == p.Digest }) {
-			fmt.Fprintf(w, "%s package %s %s from %s\tunauthenticated\n", sign, p.Name, p.Version, p.Archive)
+			t.row(fmt.Sprintf("%s package %s %s from %s", sign, p.Name, p.Version, p.Archive), "unauthenticated")
 		}
 	}
 }
@@ -116,15 +118,15 @@ func sizeChange(n int64) string {
 
 // writeSizes prints what each component's images weigh, by tier, and all of them.
 func writeSizes(out io.Writer, l *bundle.Lock) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "COMPONENT\tTIER\tIMAGES\tSIZE")
+	t := newTable(out)
+	t.row("COMPONENT", "TIER", "IMAGES", "SIZE")
 	for _, c := range l.Costs() {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", c.Component, c.Tier, c.Images, size(c.Bytes))
+		t.row(c.Component, c.Tier, strconv.Itoa(c.Images), size(c.Bytes))
 	}
 	for _, tier := range append(bundle.Tiers, "") {
 		if c := l.Total(tier); c.Images > 0 || tier == "" {
-			fmt.Fprintf(w, "all\t%s\t%d\t%s\n", tier, c.Images, size(c.Bytes))
+			t.row("all", tier, strconv.Itoa(c.Images), size(c.Bytes))
 		}
 	}
-	return w.Flush()
+	return t.Flush()
 }

@@ -159,15 +159,11 @@ func writeSecrets(path string, secrets map[string]Secret) error {
 	if err != nil {
 		return err
 	}
-	// The new file may be opened by all for a moment, while it is empty; not through this folder.
 	dir := filepath.Dir(path)
 	if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700)); err != nil {
 		return err
 	}
-	return bundle.WriteFile(path, func(f *os.File) error {
-		if err := f.Chmod(0o600); err != nil {
-			return err
-		}
+	return bundle.WriteSecret(path, func(f *os.File) error {
 		_, err := f.Write(append(data, '\n'))
 		return err
 	})

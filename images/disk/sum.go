@@ -10,6 +10,8 @@ import (
 	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"atoll/bundle"
 )
 
 // imageSum is the sha256 of an image's bytes, holes too. It takes them in order.
@@ -52,7 +54,7 @@ func (s *imageSum) digest() v1.Hash {
 
 // Sum is the sha256 of a disk image, as sha256sum computes it. Holes are not read.
 func Sum(ctx context.Context, path string, progress func(done, total int64)) (v1.Hash, error) {
-	f, err := os.Open(path)
+	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("hashing image: %w", err)
 	}

@@ -209,9 +209,6 @@ func TestDefaultSize(t *testing.T) {
 	if got := virtualSize(t, overlay); got != 1<<20+defaultGrowth {
 		t.Errorf("disk has %d bytes", got)
 	}
-	if format, size, err := inspect(overlay); format != "qcow2" || size != 1<<20+defaultGrowth || err != nil {
-		t.Errorf("inspect = %s, %d, %v", format, size, err)
-	}
 }
 
 func TestConsoleIsBounded(t *testing.T) {
@@ -261,7 +258,7 @@ func TestBadInput(t *testing.T) {
 		{dir, "not a regular file", nil},
 		{write("short", []byte("x")), "too short", nil},
 		{write("zst", append([]byte{0x28, 0xb5, 0x2f, 0xfd}, make([]byte, 100)...)), "decompress it first", nil},
-		{write("bad", append([]byte("QFI\xfb"), bytes.Repeat([]byte{0xff}, 100)...)), "no usable size", nil},
+		{write("bad", append([]byte("QFI\xfb"), bytes.Repeat([]byte{0xff}, 100)...)), "version 4294967295, which is not known", nil},
 		{image, "is smaller than the image", &Options{DiskSize: 1000}},
 		{image, "making overlay", &Options{Overlay: filepath.Join(dir, "no/folder/o.qcow2")}},
 	} {

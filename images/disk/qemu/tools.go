@@ -3,17 +3,16 @@ package qemu
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"atoll/bundle"
 	"atoll/images/disk"
 )
 
@@ -77,17 +76,27 @@ func (t *tools) copyVars(dir string) (string, error) {
 
 // overlay gives the file that the guest writes to, and makes it if there is none.
 func (t *tools) overlay(ctx context.Context, image, dir string, o Options) (string, error) {
-	path := o.Overlay
-	if path == "" {
-		path = filepath.Join(dir, "overlay.qcow2")
-	} else if _, err := os.Stat(path); err == nil {
-		return path, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
 	format, size, err := inspect(image)
 	if err != nil {
 		return "", err
+	}
+	base, err := filepath.Abs(image)
+	if err != nil {
+		return "", err
+	}
+	path := o.Overlay
+	if path == "" {
+		path = filepath.Join(dir, "overlay.qcow2")
+	}
+	// QEMU has a folder of its own, and takes what is before a colon for a protocol.
+	if path, err = filepath.Abs(path); err != nil {
+		return "", err
+	}
+	if err := bundle.CheckOutput(path); err != nil {
+		return "", fmt.Errorf("overlay: %w", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		return path, checkOverlay(path, base, format)
 	}
 	want := o.DiskSize
 	if want == 0 {
@@ -96,23 +105,25 @@ func (t *tools) overlay(ctx context.Context, image, dir string, o Options) (stri
 	if want < size {
 		return "", fmt.Errorf("disk of %d bytes is smaller than the image of %d", want, size)
 	}
-	base, err := filepath.Abs(image)
+	// An overlay that exists is booted, so it must be whole.
+	err = bundle.WriteFile(path, func(f *os.File) error {
+		cmd := exec.CommandContext(ctx, t.img, "create", "-q", "-f", "qcow2", "-F", format, "-b", base, f.Name(), strconv.FormatInt(want, 10))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+		}
+		return nil
+	})
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("making overlay: %w", err)
 	}
-	// Under a temporary name first: an overlay that exists is booted, so it must be whole.
-	part := path + ".part"
-	cmd := exec.CommandContext(ctx, t.img, "create", "-q", "-f", "qcow2", "-F", format, "-b", base, part, strconv.FormatInt(want, 10))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		os.Remove(part)
-		return "", fmt.Errorf("making overlay: %w: %s", err, strings.TrimSpace(string(out)))
-	}
-	return path, os.Rename(part, path)
+	return path, nil
 }
 
-// inspect tells an image's format, which QEMU must not guess, and its size in bytes.
+// inspect tells an image's format, which QEMU must not guess, and its size in bytes. One
+// that QEMU would read with other files of this machine is refused: the guest could read
+// them too.
 func inspect(image string) (format string, size int64, err error) {
-	f, err := os.Open(image)
+	f, err := bundle.OpenRegular(image)
 	if err != nil {
 		return "", 0, err
 	}
@@ -121,22 +132,61 @@ func inspect(image string) (format string, size int64, err error) {
 	if err != nil {
 		return "", 0, err
 	}
-	if !info.Mode().IsRegular() {
-		return "", 0, errors.New("not a regular file")
-	}
-	var head [32]byte // qcow2: magic at 0, size at 24 (QEMU, docs/interop/qcow2.txt)
+	var head [32]byte
 	if _, err := io.ReadFull(f, head[:]); err != nil {
 		return "", 0, errors.New("not a disk image: too short")
 	}
 	switch {
-	case bytes.HasPrefix(head[:], []byte("QFI\xfb")):
-		size = int64(binary.BigEndian.Uint64(head[24:]))
-		if size <= 0 || size > 1<<60 {
-			return "", 0, errors.New("qcow2 header has no usable size")
+	case bytes.HasPrefix(head[:], []byte(qcow2Magic)):
+		q, err := readQcow2(f)
+		if err != nil {
+			return "", 0, err
 		}
-		return "qcow2", size, nil
+		if q.backing != "" {
+			return "", 0, fmt.Errorf("it is an overlay of %q, which the guest could read; give that image, and this one by --overlay", q.backing)
+		}
+		if q.externalData {
+			return "", 0, errors.New("its data are in another file, which the guest could read")
+		}
+		return "qcow2", q.size, nil
 	case bytes.HasPrefix(head[:], []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		return "", 0, errors.New("image is compressed with zstd: decompress it first (zstd -d)")
 	}
 	return "raw", info.Size(), nil
+}
+
+// checkOverlay refuses to boot an overlay that is not one of the image: QEMU opens whatever
+// file it names.
+func checkOverlay(path, image, format string) error {
+	f, err := bundle.OpenRegular(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var magic [len(qcow2Magic)]byte
+	if _, err := io.ReadFull(f, magic[:]); err != nil || string(magic[:]) != qcow2Magic {
+		return fmt.Errorf("%s is no qcow2 file", path)
+	}
+	q, err := readQcow2(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	switch {
+	case q.externalData:
+		return fmt.Errorf("%s has its data in another file, which the guest could read", path)
+	case q.backing == "":
+		return fmt.Errorf("%s is no overlay, but an image of its own", path)
+	case !filepath.IsAbs(q.backing) || !sameFile(q.backing, image):
+		return fmt.Errorf("%s is an overlay of %q, not of %s", path, q.backing, image)
+	case q.backingFormat != format:
+		return fmt.Errorf("%s takes its image for %q, which is %s", path, q.backingFormat, format)
+	}
+	return nil
+}
+
+// sameFile says whether both paths lead to one file that is there.
+func sameFile(a, b string) bool {
+	one, errA := os.Stat(a)
+	other, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(one, other)
 }

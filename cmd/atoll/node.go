@@ -16,7 +16,7 @@ import (
 
 // Where things are on the node.
 const (
-	bundlePartition = "/dev/disk/by-partlabel/atoll-bundle"
+	bundlePartition = "/dev/disk/atoll/bundle"
 	kubeconfig      = "/etc/rancher/k3s/k3s.yaml"
 )
 

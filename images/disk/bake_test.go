@@ -22,8 +22,11 @@ import (
 	"atoll/images/disk"
 )
 
-// TestMain lets a test run this binary as a bake that never ends.
+// TestMain lets a test run this binary as a bake or flash that never ends.
 func TestMain(m *testing.M) {
+	if what := os.Getenv("ATOLL_TEST_FLASH"); what != "" {
+		flashForever(what)
+	}
 	if dir := os.Getenv("ATOLL_TEST_BAKE"); dir != "" {
 		bakeForever(dir)
 	}
@@ -245,10 +248,14 @@ func bakeForever(dir string) {
 		Ignition: []byte("ignition"), RootSize: 128 << 20}
 	err = disk.Bake(context.Background(), filepath.Join(dir, "disk.raw"), img, &disk.Options{Progress: func(string, int64, int64) {
 		os.Stdout.WriteString("baking\n")
-		time.Sleep(time.Hour) // not select: where nothing else runs that is a deadlock, and ends the process
+		sleepForever()
 	}})
 	panic(err)
 }
+
+// sleepForever does not select: where nothing else runs that is a deadlock, and ends the
+// process.
+func sleepForever() { time.Sleep(time.Hour) }
 
 func TestBakeAfterKill(t *testing.T) {
 	img := newImage(t)

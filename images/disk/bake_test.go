@@ -162,6 +162,16 @@ func TestBakeIsSound(t *testing.T) {
 			t.Errorf("the ESP lacks %s:\n%s", name, listing)
 		}
 	}
+	// The root file system is that of the disk with the second partition's ID.
+	info := judge(t, "sgdisk", "-i", "2", image)
+	_, id, _ := strings.Cut(info, "Partition unique GUID: ")
+	id, _, _ = strings.Cut(id, "\n")
+	for _, name := range []string{"atoll.conf", "atoll-firstboot.conf"} {
+		entry := judge(t, "mtype", "-i", parts[0], "::/loader/entries/"+name)
+		if want := "options atoll.root=" + strings.ToLower(id) + " root=/dev/disk/atoll/root rw "; !strings.Contains(entry, want) {
+			t.Errorf("%s lacks %q:\n%s", name, want, entry)
+		}
+	}
 	kernel := judge(t, "mtype", "-i", parts[0], "::/atoll/vmlinuz")
 	if kernel != strings.Repeat("kernel ", 1<<17) {
 		t.Error("the kernel on the ESP is not the base's")

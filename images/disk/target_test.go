@@ -2,9 +2,12 @@ package disk
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -103,6 +106,41 @@ func TestTargetIsADisk(t *testing.T) {
 		var refused *TargetError
 		if _, err := FindTarget(path); !errors.As(err, &refused) {
 			t.Errorf("%s: got %v, want a TargetError", path, err)
+		}
+	}
+}
+
+// TestLeastDataIsReparts holds what Fits reckons with to what the first boot does.
+func TestLeastDataIsReparts(t *testing.T) {
+	conf, err := glue.ReadFile("glue/root/usr/lib/repart.d/50-atoll-data.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("\nSizeMinBytes=%dG\n", minData/gib); !strings.Contains(string(conf), want) {
+		t.Errorf("systemd-repart is not told %q:\n%s", want, conf)
+	}
+}
+
+// TestNothingIsFoundByLabel holds the base to links of the booted disk: labels and IDs are
+// the same on each copy of an image.
+func TestNothingIsFoundByLabel(t *testing.T) {
+	by := regexp.MustCompile(`/dev/disk/by-|(PARTLABEL|PARTUUID|LABEL|UUID)=|dev-disk-by`)
+	for _, tree := range []fs.FS{glue, os.DirFS("../../ignition/files")} {
+		err := fs.WalkDir(tree, ".", func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			text, err := fs.ReadFile(tree, path)
+			for line := range strings.Lines(string(text)) {
+				// What asks udev for all that have the ID is how two are found.
+				if by.MatchString(line) && !strings.Contains(line, "--property-match=") {
+					t.Errorf("%s finds a disk by a label or an ID: %s", path, line)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -31,7 +31,9 @@ partitions() {
 first() {
 	local file text
 	for file; do
-		if { read -r text <"$file"; } 2>/dev/null && [ -n "$text" ]; then
+		text=
+		{ read -r text <"$file"; } 2>/dev/null # fails also where no line ends
+		if [ -n "$text" ]; then
 			echo "${text//[^[:print:]]/?}" # a terminal obeys what a disk says
 			return
 		fi
@@ -102,6 +104,7 @@ if [ -e /sys/bus/usb/devices/usb1 ]; then
 fi
 
 case $found in *$'\n'*)
+	kill -s RTMIN+21 1 # no status of systemd's between the lines: systemd(1)
 	say "not booting: two disks hold the same image, and only one of them can be the right one:"
 	while IFS= read -r path; do
 		say "$(describe "${path%/*}")"

@@ -1,5 +1,6 @@
 # make lab    build the lab appliance and boot it until it is ready
 # make test   every test, a real boot among them
+# make test-boot-disks  boots of machines with several disks, half an hour
 # make bench  atoll beside its peers: rendering; make bench-mirror: mirroring
 
 SHELL = /bin/sh
@@ -11,7 +12,7 @@ LAB   = test/lab/appliance.yaml
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: lab test lint lab-k3s atoll deps bench bench-mirror clean
+.PHONY: lab test test-boot-disks lint lab-k3s atoll deps bench bench-mirror clean
 
 lab: deps lab-k3s atoll
 	go build -o build/labimages ./test/labimages
@@ -22,6 +23,9 @@ lab: deps lab-k3s atoll
 test: deps lint lab-k3s
 	go test -timeout 60m ./...
 	cd test/k3s/node && go test ./internal/...
+
+test-boot-disks: deps
+	ATOLL_BOOT_DISKS=all go test -timeout 120m -count=1 -v -run TestBootDisks ./test
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }

@@ -23,6 +23,7 @@ import (
 type Bundle struct {
 	path      string
 	f         *os.File
+	data      *io.SectionReader // of f
 	size      int64
 	blobs     map[v1.Hash]section
 	order     []v1.Hash // as in the tar
@@ -70,7 +71,26 @@ func OpenTrusted(path string, t Trust) (*Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
 	}
-	b := &Bundle{path: path, f: f, blobs: map[v1.Hash]section{}}
+	length, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("opening bundle: %w", err)
+	}
+	return open(path, f, io.NewSectionReader(f, 0, length), t)
+}
+
+// OpenIn opens the bundle in size bytes at offset of a file, which holds more than that:
+// a disk image. Closing it leaves the file open. It is not to be reopened.
+func OpenIn(file *os.File, offset, size int64) (*Bundle, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("opening bundle in %s: %w", file.Name(), err)
+	}
+	return open(file.Name(), f, io.NewSectionReader(f, offset, size), Trust{})
+}
+
+func open(path string, f *os.File, data *io.SectionReader, t Trust) (*Bundle, error) {
+	b := &Bundle{path: path, f: f, data: data, blobs: map[v1.Hash]section{}}
 	if err := b.read(t); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("opening bundle %s: %w", path, err)
@@ -79,14 +99,7 @@ func OpenTrusted(path string, t Trust) (*Bundle, error) {
 }
 
 func (b *Bundle) read(t Trust) error {
-	length, err := b.f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	if _, err := b.f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	index, err := b.scan(length)
+	index, err := b.scan(b.data.Size())
 	if err != nil {
 		return err
 	}
@@ -103,7 +116,7 @@ func (b *Bundle) read(t Trust) error {
 
 // scan finds every member of the tar and returns the content of index.json.
 func (b *Bundle) scan(length int64) ([]byte, error) {
-	tr := tar.NewReader(b.f) // skips contents by seeking
+	tr := tar.NewReader(b.data) // skips contents by seeking
 	var index []byte
 	for n := 0; ; n++ {
 		h, err := tr.Next()
@@ -119,7 +132,7 @@ func (b *Bundle) scan(length int64) ([]byte, error) {
 		if n == bounds.Members {
 			return nil, fmt.Errorf("has more than %d members", bounds.Members)
 		}
-		offset, err := b.f.Seek(0, io.SeekCurrent)
+		offset, err := b.data.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return nil, err
 		}
@@ -136,7 +149,7 @@ func (b *Bundle) scan(length int64) ([]byte, error) {
 	if index == nil {
 		return nil, errors.New("is not an OCI layout with an index.json")
 	}
-	if end, err := b.f.Seek(0, io.SeekCurrent); err != nil || end != b.size {
+	if end, err := b.data.Seek(0, io.SeekCurrent); err != nil || end != b.size {
 		return nil, errors.Join(err, fmt.Errorf("cut short after member %d: %w", len(b.order)+2, ErrIncomplete))
 	}
 	return index, nil
@@ -234,7 +247,7 @@ func (b *Bundle) Blob(h v1.Hash) (*io.SectionReader, bool) {
 	if !ok {
 		return nil, false
 	}
-	return io.NewSectionReader(b.f, s.offset, s.size), true
+	return io.NewSectionReader(b.data, s.offset, s.size), true
 }
 
 // File reads a file of an artifact, unverified: who needs to be sure compares its

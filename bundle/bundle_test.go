@@ -346,3 +346,40 @@ func TestVerifyIndexes(t *testing.T) {
 		}
 	}
 }
+
+func TestOpenIn(t *testing.T) {
+	fx := bundletest.New(t)
+	fx.Lab(t)
+	whole, err := os.ReadFile(fx.Pack(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const before = 12345
+	path := filepath.Join(t.TempDir(), "image")
+	data := append(append(bytes.Repeat([]byte("before"), before)[:before], whole...), "after, and no part of it"...)
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := bundle.OpenIn(f, before, int64(len(whole)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if _, err := b.CopyTo(t.Context(), &out, nil); err != nil || !bytes.Equal(out.Bytes(), whole) {
+		t.Errorf("the bundle is not read as it is: %d bytes, %v", out.Len(), err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.Stat(); err != nil {
+		t.Errorf("the file was closed with the bundle: %v", err)
+	}
+	if _, err := bundle.OpenIn(f, before, int64(len(whole)-2000)); !errors.Is(err, bundle.ErrIncomplete) {
+		t.Errorf("cut short: got %v, want ErrIncomplete", err)
+	}
+}

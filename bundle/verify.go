@@ -72,7 +72,7 @@ func (b *Bundle) owners() map[v1.Hash]string {
 
 // copyRange copies bytes from, up to but not including to, to w, which ends at out.
 func (b *Bundle) copyRange(out *packWriter, w io.Writer, from, to int64) error {
-	n, err := copyContext(out.ctx, w, io.NewSectionReader(b.f, from, to-from), out.buf)
+	n, err := copyContext(out.ctx, w, io.NewSectionReader(b.data, from, to-from), out.buf)
 	if err == nil && n < to-from {
 		err = fmt.Errorf("cut short at byte %d: %w", from+n, ErrIncomplete)
 	}

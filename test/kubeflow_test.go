@@ -54,12 +54,18 @@ func needLab(t *testing.T) string {
 	if _, err := os.Stat(filepath.Join(release, "k3s")); err != nil {
 		t.Skip("no lab k3s release; make lab-k3s builds it")
 	}
+	needTools(t)
+	return release
+}
+
+// needTools skips the test where a tool is missing that making and booting an image needs.
+func needTools(t *testing.T) {
+	t.Helper()
 	for _, tool := range []string{"qemu-system-x86_64", "qemu-img", "mmdebstrap", "docker-registry"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("%s is not installed; make deps installs it", tool)
 		}
 	}
-	return release
 }
 
 // programs builds atoll and labimages.

@@ -17,7 +17,7 @@ import (
 
 // Where things are on the node.
 const (
-	bundlePartition = "/dev/disk/by-partlabel/atoll-bundle"
+	bundlePartition = "/dev/disk/atoll/bundle"
 	kubeconfig      = "/etc/rancher/k3s/k3s.yaml"
 )
 

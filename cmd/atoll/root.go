@@ -47,7 +47,7 @@ that installs all of it on its first boot with no network at all.
 		c.GroupID = "build"
 		cmd.AddCommand(c)
 	}
-	for _, c := range []*cobra.Command{newBootCommand(e), newNodeCommand(e)} {
+	for _, c := range []*cobra.Command{newBootCommand(e), newFlashCommand(e), newNodeCommand(e)} {
 		c.GroupID = "use"
 		cmd.AddCommand(c)
 	}

@@ -141,28 +141,45 @@ func writeText(path string, data []byte) error {
 
 // verifyImage checks that an image is what its checksum says, and that its checksum is signed.
 func verifyImage(ctx context.Context, e *env, image string, key *signature.PublicKey) error {
+	want, err := signedSum(image, key)
+	if err != nil {
+		return err
+	}
+	return compareSum(e, image, key, want, func(progress func(done, total int64)) (v1.Hash, error) {
+		return disk.Sum(ctx, image, progress)
+	})
+}
+
+// signedSum returns the checksum that an image must have by the word of a key. It does
+// not read the image.
+func signedSum(image string, key *signature.PublicKey) (v1.Hash, error) {
 	path := image + ".sha256"
 	line, err := bundle.ReadRegular(path, bounds.KeyFile)
 	if err != nil {
-		return withHint(fmt.Errorf("reading the image's checksum: %w", err), `an image is signed by "atoll build --key" and "atoll key sign"`)
+		return v1.Hash{}, withHint(fmt.Errorf("reading the image's checksum: %w", err), `an image is signed by "atoll build --key" and "atoll key sign"`)
 	}
 	sig, err := bundle.ReadRegular(path+".sig", bounds.KeyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%s %w %s: there is no %s.sig", image, bundle.ErrUntrusted, key, path)
 	}
 	if err != nil {
-		return err
+		return v1.Hash{}, err
 	}
 	if err := key.VerifyFile(line, sig); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return v1.Hash{}, fmt.Errorf("%s: %w", path, err)
 	}
 	hex, _, _ := bytes.Cut(line, []byte(" "))
 	want := v1.Hash{Algorithm: "sha256", Hex: string(hex)}
 	if is, err := checksumLine(image, want); err != nil || is != string(line) || len(hex) != 64 {
-		return fmt.Errorf("%s %w %s: its checksum is of another file: %.200q", image, bundle.ErrUntrusted, key, line)
+		return v1.Hash{}, fmt.Errorf("%s %w %s: its checksum is of another file: %.200q", image, bundle.ErrUntrusted, key, line)
 	}
+	return want, nil
+}
+
+// compareSum computes the checksum of an image and compares it with the signed one.
+func compareSum(e *env, image string, key *signature.PublicKey, want v1.Hash, sum func(progress func(done, total int64)) (v1.Hash, error)) error {
 	step := e.progress("verify")
-	got, err := disk.Sum(ctx, image, step.set)
+	got, err := sum(step.set)
 	if err == nil && got != want {
 		err = &bundle.CorruptError{Name: image, Want: want, Got: got}
 	}

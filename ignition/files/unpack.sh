@@ -6,7 +6,7 @@ program=/usr/local/bin/atoll
 fits() { echo "$ATOLL_SHA256  $1" | sha256sum --check --status 2>/dev/null; }
 
 fits "$program" && exit 0
-dd if=/dev/disk/by-partlabel/atoll-bundle of="$program.new" bs=1M \
+dd if=/dev/disk/atoll/bundle of="$program.new" bs=1M \
 	iflag=skip_bytes,count_bytes skip="$ATOLL_OFFSET" count="$ATOLL_SIZE" status=none
 if ! fits "$program.new"; then
 	echo "atoll: the bundle on this disk is damaged, in the node's program at its byte $ATOLL_OFFSET: write the image again"

@@ -22,8 +22,11 @@ import (
 	"atoll/images/disk"
 )
 
-// TestMain lets a test run this binary as a bake that never ends.
+// TestMain lets a test run this binary as a bake or flash that never ends.
 func TestMain(m *testing.M) {
+	if what := os.Getenv("ATOLL_TEST_FLASH"); what != "" {
+		flashForever(what)
+	}
 	if dir := os.Getenv("ATOLL_TEST_BAKE"); dir != "" {
 		bakeForever(dir)
 	}
@@ -167,6 +170,16 @@ func TestBakeIsSound(t *testing.T) {
 			t.Errorf("the ESP lacks %s:\n%s", name, listing)
 		}
 	}
+	// The root file system is that of the disk with the second partition's ID.
+	info := judge(t, "sgdisk", "-i", "2", image)
+	_, id, _ := strings.Cut(info, "Partition unique GUID: ")
+	id, _, _ = strings.Cut(id, "\n")
+	for _, name := range []string{"atoll.conf", "atoll-firstboot.conf"} {
+		entry := judge(t, "mtype", "-i", parts[0], "::/loader/entries/"+name)
+		if want := "options atoll.root=" + strings.ToLower(id) + " root=/dev/disk/atoll/root rw "; !strings.Contains(entry, want) {
+			t.Errorf("%s lacks %q:\n%s", name, want, entry)
+		}
+	}
 	kernel := judge(t, "mtype", "-i", parts[0], "::/atoll/vmlinuz")
 	if kernel != strings.Repeat("kernel ", 1<<17) {
 		t.Error("the kernel on the ESP is not the base's")
@@ -254,10 +267,14 @@ func bakeForever(dir string) {
 		Ignition: []byte("ignition"), RootSize: 128 << 20}
 	_, err = disk.Bake(context.Background(), filepath.Join(dir, "disk.raw"), img, &disk.Options{Progress: func(string, int64, int64) {
 		os.Stdout.WriteString("baking\n")
-		time.Sleep(time.Hour) // not select: where nothing else runs that is a deadlock, and ends the process
+		sleepForever()
 	}})
 	panic(err)
 }
+
+// sleepForever does not select: where nothing else runs that is a deadlock, and ends the
+// process.
+func sleepForever() { time.Sleep(time.Hour) }
 
 func TestBakeAfterKill(t *testing.T) {
 	img := newImage(t)

@@ -1,6 +1,7 @@
 // Package disk makes bootable disk images. [BuildBase] builds the operating system
 // of an appliance, Debian, out of packages that were fetched before; [Bake] writes it
-// with a bundle and a first-boot configuration to an image:
+// with a bundle and a first-boot configuration to an image, and [Flash] writes that to a
+// disk. In it are:
 //
 //	1  atoll-esp     FAT32, 512 MiB: systemd-boot, kernel, initramfs, first-boot configuration
 //	2  atoll-root    ext4: the base
@@ -8,9 +9,12 @@
 //	4  atoll-data    not in the image: the node makes it on its first boot in the
 //	                 rest of the disk (systemd-repart) and mounts it at /var/lib/rancher
 //
+// The node finds them by the disk that it booted from, as /dev/disk/atoll/esp and so on:
+// other disks may have partitions of the same names and IDs.
+//
 // The package never dials out, and what it builds is built without a network.
-// Matchable errors: [MissingToolError], [bundle.CorruptError], [bundle.ErrIncomplete],
-// [bundle.ErrStale] and syscall.ENOSPC.
+// Matchable errors: [MissingToolError], [TargetError], [ImageError], [UnfinishedError],
+// [bundle.CorruptError], [bundle.ErrIncomplete], [bundle.ErrStale] and syscall.ENOSPC.
 package disk
 
 import (
@@ -21,7 +25,7 @@ import (
 	"slices"
 )
 
-// Options are options of [BuildBase] and [Bake]. Nil is fine.
+// Options are options of [BuildBase], [Bake] and [Flash]. Nil is fine.
 type Options struct {
 	// Log is told what the tools say. Nil discards.
 	Log *slog.Logger

@@ -23,11 +23,11 @@ const (
 	espChunk = 4 * mib
 )
 
-// kernelArguments are for every boot. The last console is /dev/console. Loading
-// atoll-root by its ID, not its name, keeps two Atoll disks in a machine apart. A boot
-// that fails before the root file system is there ends in poweroff, so that whoever
+// kernelArguments are for every boot. The last console is /dev/console. The root file
+// system is that of the disk with the partition atoll.root, which is given beside them:
+// see bootdisk.sh. A boot that fails before the root file system is there ends in poweroff, so that whoever
 // runs the machine, or QEMU, sees it end.
-const kernelArguments = "rw console=tty0 console=ttyS0,115200n8 loglevel=4 systemd.gpt_auto=no " +
+const kernelArguments = "root=/dev/disk/atoll/root rw console=tty0 console=ttyS0,115200n8 loglevel=4 systemd.gpt_auto=no " +
 	"rd.shell=0 rd.emergency=poweroff"
 
 // firstBootArguments let Ignition run. Its platform "metal" has no source of a
@@ -45,7 +45,7 @@ type espFile struct {
 // espFiles lists what is on the ESP. systemd-boot takes the default entry, or the other
 // one when the node has deleted that at the end of its first boot.
 func (k *baker) espFiles() ([]espFile, error) {
-	options := "options root=PARTUUID=" + k.guid("atoll-root").String() + " " + kernelArguments
+	options := "options atoll.root=" + k.guid("atoll-root").String() + " " + kernelArguments
 	entry := func(title, initrd, options string) []byte {
 		return []byte("title " + title + "\nlinux /atoll/vmlinuz\ninitrd /atoll/initrd.img\n" + initrd + options + "\n")
 	}

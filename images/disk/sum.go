@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"io"
 	"os"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -27,12 +26,10 @@ func (s *imageSum) Write(b []byte) (int, error) {
 	return s.Hash.Write(b)
 }
 
-var zeros [sparseBlock]byte
-
 // zeros takes zeros up to an offset.
 func (s *imageSum) zeros(to int64) {
 	for s.at < to {
-		s.Write(zeros[:min(sparseBlock, to-s.at)])
+		s.Write(zeros[:min(int64(len(zeros)), to-s.at)])
 	}
 }
 
@@ -52,21 +49,31 @@ func (s *imageSum) digest() v1.Hash {
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(s.Sum(nil))}
 }
 
-// Sum is the sha256 of a disk image, as sha256sum computes it. Holes are not read.
+// Sum returns the sha256 of a disk image, as sha256sum computes it. Holes are not read.
 func Sum(ctx context.Context, path string, progress func(done, total int64)) (v1.Hash, error) {
 	f, err := bundle.OpenRegular(path)
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("hashing image: %w", err)
 	}
 	defer f.Close()
-	size, err := f.Seek(0, io.SeekEnd)
+	return sumFile(ctx, f, progress)
+}
+
+// Sum is what [Sum] is, of the file that is open and no other that may get its name.
+func (m *RawImage) Sum(ctx context.Context, progress func(done, total int64)) (v1.Hash, error) {
+	return sumFile(ctx, m.f, progress)
+}
+
+func sumFile(ctx context.Context, f *os.File, progress func(done, total int64)) (v1.Hash, error) {
+	info, err := f.Stat()
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("hashing image: %w", err)
 	}
+	size := info.Size()
 	s := newImageSum()
 	for s.at < size {
 		if err := s.read(ctx, f, min(size, s.at+64*mib)); err != nil {
-			return v1.Hash{}, fmt.Errorf("hashing image %s: %w", path, err)
+			return v1.Hash{}, fmt.Errorf("hashing image %s: %w", f.Name(), err)
 		}
 		progress(s.at, size)
 	}

@@ -21,7 +21,8 @@ chroot "$root" depmod "$kernel"
 chroot "$root" dracut --force "/boot/initrd.img" "$kernel"
 # dracut drops a module that lacks something, and goes on.
 chroot "$root" lsinitrd /boot/initrd.img >"$out/initrd.list"
-for file in usr/bin/ignition usr/lib/systemd/system/ignition-files.service; do
+for file in usr/bin/ignition usr/lib/systemd/system/ignition-files.service \
+	usr/lib/atoll/bootdisk usr/lib/systemd/system/atoll-bootdisk.service; do
 	if ! grep -q " $file\$" "$out/initrd.list"; then
 		echo "the initramfs lacks $file" >&2
 		exit 1

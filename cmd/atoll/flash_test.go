@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"atoll/images/disk"
+)
+
+func TestFlashAsks(t *testing.T) {
+	target := &disk.Target{Path: "/dev/sdx", Model: "Ultra Fit", Serial: "4C53", Size: 8 << 30}
+	for _, tc := range []struct {
+		name, answer, want string
+	}{
+		{"name", "sdx\n", ""},
+		{"path is not the name", "/dev/sdx\n", "nothing was written to /dev/sdx"},
+		{"yes is no name", "y\n", "nothing was written"},
+		{"nothing", "\n", "nothing was written"},
+		{"end", "\x04", "nothing was written"}, // Ctrl-D
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			keyboard, name, err := openTerminal(24, 80)
+			if err != nil {
+				t.Skip(err)
+			}
+			defer keyboard.Close()
+			stdin, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stdin.Close()
+			if _, err := io.WriteString(keyboard, tc.answer); err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			err = confirm(t.Context(), &env{stderr: &screen{out: &out}}, stdin, target)
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+			if want := "all that is on /dev/sdx (8.0 GiB, Ultra Fit, serial 4C53).\nType sdx to go on: "; !strings.HasSuffix(out.String(), want) {
+				t.Errorf("asked %q", out.String())
+			}
+		})
+	}
+}
+
+func TestFlashAsksNobody(t *testing.T) {
+	e := &env{stderr: &screen{out: io.Discard}, log: slog.New(slog.DiscardHandler)}
+	err := confirm(t.Context(), e, strings.NewReader("sdx\n"), &disk.Target{Path: "/dev/sdx"})
+	if exitCode(err) != 2 || len(hints(err)) != 1 || !strings.HasPrefix(hints(err)[0], "--yes") {
+		t.Errorf("got %v, hints %v", err, hints(err))
+	}
+}
+
+func TestFlashIsInterruptedWhileItAsks(t *testing.T) {
+	keyboard, name, err := openTerminal(24, 80)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer keyboard.Close()
+	stdin, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := confirm(ctx, &env{stderr: &screen{out: io.Discard}}, stdin, &disk.Target{Path: "/dev/sdx"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}

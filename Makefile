@@ -45,7 +45,8 @@ deps:
 		/usr/share/doc/busybox-static=busybox-static \
 		mmdebstrap=mmdebstrap qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils \
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf mke2fs=e2fsprogs fsck.vfat=dosfstools \
-		nft=nftables ip=iproute2 mdir=mtools sgdisk=gdisk skopeo=skopeo docker-registry=docker-registry zstd=zstd
+		nft=nftables ip=iproute2 openssl=openssl ssh-keygen=openssh-client gpg=gnupg \
+		mdir=mtools sgdisk=gdisk skopeo=skopeo docker-registry=docker-registry zstd=zstd
 
 bench: deps atoll
 	go run ./test/bench rendering -runs 5 $(ATOLL)

@@ -19,8 +19,8 @@ import (
 
 // Image is what a disk image is made of.
 type Image struct {
-	// Lock is the lock that base and bundle were made from. All IDs and times of
-	// the image derive from it.
+	// Lock is the lock that base and bundle were made from. All times of the image
+	// derive from it, and all IDs from it and the first-boot configuration.
 	Lock *bundle.Lock
 	// Base is the operating system.
 	Base *Base
@@ -67,7 +67,8 @@ type baker struct {
 	ctx    context.Context
 	img    Image
 	bundle *bundle.Bundle
-	// id is the digest of the lock, which IDs derive from.
+	// id is a digest of what IDs derive from. Images of one lock that differ in their
+	// first boot must not be taken for copies of each other.
 	id string
 
 	rootData            int64 // bytes of it that are no holes
@@ -102,7 +103,8 @@ func newBaker(ctx context.Context, img Image, b *bundle.Bundle) (*baker, error) 
 	if img.RootSize < info.Size() {
 		return nil, fmt.Errorf("a root partition of %d MiB is too small for the base, which needs %d MiB", img.RootSize/mib, info.Size()/mib)
 	}
-	k := &baker{ctx: ctx, img: img, bundle: b, id: bundle.DigestOf(lock).Hex, sum: newImageSum()}
+	id := bundle.DigestOf(append(lock, bundle.DigestOf(img.Ignition).Hex...)).Hex
+	k := &baker{ctx: ctx, img: img, bundle: b, id: id, sum: newImageSum()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		k.rootData = min(st.Blocks*512, info.Size())
 	}
@@ -137,7 +139,7 @@ func checkLock(lock []byte, b *bundle.Bundle) error {
 	return nil
 }
 
-// guid gives an ID that is the same for the same lock.
+// guid returns an ID that is the same for the same lock and first-boot configuration.
 func (k *baker) guid(of string) uuid.UUID {
 	return uuid.NewSHA1(uuid.NameSpaceOID, []byte("atoll "+k.id+" "+of))
 }

@@ -205,6 +205,28 @@ func TestBakeTwiceIsTheSame(t *testing.T) {
 	}
 }
 
+// TestBakeIDs: the node tells disks apart by the IDs of their partitions.
+func TestBakeIDs(t *testing.T) {
+	img := newImage(t)
+	ids := func() string {
+		var all []string
+		for line := range strings.Lines(judge(t, "sgdisk", "-i", "2", bake(t, img))) {
+			if strings.HasPrefix(line, "Partition unique GUID") {
+				all = append(all, line)
+			}
+		}
+		return strings.Join(all, "")
+	}
+	same := ids()
+	if ids() != same || same == "" {
+		t.Error("the same image has other IDs")
+	}
+	img.Ignition = []byte("another first boot")
+	if ids() == same {
+		t.Error("images of one lock with different first boots have the same IDs")
+	}
+}
+
 func TestBakeRefuses(t *testing.T) {
 	damaged := func(img *disk.Image) { // in the node's program
 		b, err := bundle.Open(img.Bundle)

@@ -1,6 +1,6 @@
 # make lab    build the lab appliance and boot it until it is ready
 # make test   every test, a real boot among them
-# make test-boot-disks  boots of machines with several disks, half an hour
+# make test-boot-disks  boots of machines with several disks, ten minutes
 # make bench  atoll beside its peers: rendering; make bench-mirror: mirroring
 
 SHELL = /bin/sh

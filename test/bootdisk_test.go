@@ -20,7 +20,7 @@ import (
 // TestBootDisks boots machines with more than one disk. Each time the disk that the
 // firmware starts boots, with its own root, bundle and data, and no byte of another one
 // changes; or, where two disks hold the same image, the boot stops and names both. Only
-// the quick ones are in every run; ATOLL_BOOT_DISKS=all boots all, in half an hour.
+// the quick ones are in every run; ATOLL_BOOT_DISKS=all boots all, in ten minutes.
 //
 // The images are made in the folder ATOLL_BOOT_DISKS_IN, if that is set, and used again.
 func TestBootDisks(t *testing.T) {

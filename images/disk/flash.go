@@ -64,7 +64,8 @@ func Flash(ctx context.Context, m *RawImage, t *Target, o *Options) (err error) 
 		return &UnfinishedError{t.Path, err}
 	}
 	// Partitions are of no use to this machine: what keeps it from seeing them is no error.
-	if err := unix.IoctlSetInt(int(f.Fd()), unix.BLKRRPART, 0); err != nil {
+	// EINVAL is a disk of which it shows none.
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.BLKRRPART, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 		o.log().Warn("reading the partition table of the new disk", "disk", t.Path, "err", err)
 	}
 	return nil

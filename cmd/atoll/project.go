@@ -204,5 +204,5 @@ func hintOutput(err error) error {
 	case odd.Link != "":
 		return withHint(err, "name the file that it leads to, or remove the link")
 	}
-	return withHint(err, "name a file that is there, or none")
+	return withHint(err, "name a new file, or one that may be replaced")
 }

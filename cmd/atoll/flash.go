@@ -75,10 +75,6 @@ func runFlash(ctx context.Context, e *env, stdin io.Reader, image, device, verif
 	step := e.progress("flash")
 	err = disk.Flash(ctx, m, t, &disk.Options{Log: e.log, Progress: step.named})
 	step.end(err, "%s, %s, read back and the same", t.Path, size(m.Size))
-	var half *disk.UnfinishedError
-	if errors.As(err, &half) {
-		e.say("flash: %s was written only in part and does not start: flash it again", half.Device)
-	}
 	return hintFlash(err)
 }
 
@@ -88,11 +84,19 @@ func hintFlash(err error) error {
 	if errors.As(err, &target) && target.Advice != "" {
 		return withHint(err, "%s", target.Advice)
 	}
+	var half *disk.UnfinishedError
+	if errors.As(err, &half) {
+		return withHint(err, "%s", flashAgain(half))
+	}
 	var image *disk.ImageError
 	if errors.As(err, &image) {
 		return withHint(damagedError{err}, `"atoll bake" makes an image`)
 	}
 	return hintRemake(err, `"atoll bake" makes the image anew`)
+}
+
+func flashAgain(half *disk.UnfinishedError) string {
+	return half.Device + " was written only in part and does not start: flash it again"
 }
 
 // confirm lets a person at a terminal say that the disk is the right one, by its name.

@@ -77,3 +77,12 @@ func TestFlashIsInterruptedWhileItAsks(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestFlashIsInterrupted(t *testing.T) {
+	var out bytes.Buffer
+	e := &env{stderr: &screen{out: &out}}
+	e.tell(hintFlash(&disk.UnfinishedError{Device: "/dev/sdx", Err: context.Canceled}))
+	if want := "atoll: interrupted; /dev/sdx was written only in part and does not start: flash it again\n"; out.String() != want {
+		t.Errorf("told %q, want %q", out.String(), want)
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"atoll/images"
+	"atoll/images/disk"
 )
 
 // Where text goes. Results go to stdout and nothing else does. Progress,
@@ -47,7 +49,12 @@ func (e *env) tell(err error) {
 		return
 	}
 	if exitCode(err) == 130 {
-		fmt.Fprintln(e.stderr, "atoll: interrupted; the same command goes on from here")
+		next := "the same command goes on from here"
+		var half *disk.UnfinishedError
+		if errors.As(err, &half) {
+			next = flashAgain(half)
+		}
+		fmt.Fprintln(e.stderr, plainf("atoll: interrupted; %s", next))
 		return
 	}
 	fmt.Fprint(e.stderr, oneLineEach(err))

@@ -261,7 +261,7 @@ func kubeflowPlan(t *testing.T, places map[string]string, auth string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := &images.Options{Sources: places, AllowModified: []string{"kubeflow-manifests"}}
+	opts := &images.Options{Sources: places, AllowModified: []string{"kubeflow-manifests", "argo-workflows"}}
 	trees := map[string]*source.Tree{}
 	for _, src := range s.Sources {
 		if trees[src.Name], err = images.ReadSource(src, opts); err != nil {

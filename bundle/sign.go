@@ -10,6 +10,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"atoll/bundle/bounds"
 )
 
 // Annotations of cosign: in index.json of what "cosign save" writes, and of a signature
@@ -38,12 +40,6 @@ type Verifier interface {
 
 // signedAs is the reference in a signature. A bundle is in no registry, so it only says what it is.
 const signedAs = "atoll/bundle"
-
-// Bounds of what is looked at.
-const (
-	maxSignatures = 16
-	maxPayload    = 64 << 10 // bytes of what is signed; real ones have some 250
-)
 
 // sign makes the image that holds the signature of the root index, as cosign puts it beside
 // an image in a registry. It returns its entry of index.json.
@@ -78,7 +74,7 @@ func (b *Bundle) Signed() bool { return len(b.signatures) > 0 }
 func (b *Bundle) VerifySignature(key Verifier) error {
 	var errs []error
 	for i, d := range b.signatures {
-		if i == maxSignatures {
+		if i == bounds.Signatures {
 			break
 		}
 		err := b.verifySignature(d, key)
@@ -105,10 +101,10 @@ func (b *Bundle) verifySignature(d v1.Descriptor, key Verifier) error {
 	}
 	err = fmt.Errorf("%w %s: signature %s has no payload", ErrUntrusted, key, d.Digest)
 	for i, layer := range m.Layers {
-		if i == maxSignatures {
+		if i == bounds.Signatures {
 			break
 		}
-		if layer.MediaType != signatureType || layer.Size > maxPayload {
+		if layer.MediaType != signatureType || layer.Size > bounds.Payload {
 			continue
 		}
 		var payload []byte

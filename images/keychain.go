@@ -288,7 +288,7 @@ func complaint(stdout, stderr string) string {
 type scantBuffer struct{ bytes.Buffer }
 
 func (b *scantBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxToken {
+	if b.Len()+len(p) > bounds.Token {
 		return 0, errors.New("it says too much")
 	}
 	return b.Buffer.Write(p)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"atoll/bundle/bounds"
 )
 
 // Logging in is not left to go-containerregistry. Its transport refuses a token server at
@@ -24,8 +26,6 @@ import (
 // that hold an old one.
 
 const (
-	// maxToken bounds a token server's answer, in bytes.
-	maxToken = 64 << 10
 	// tokenLife is how long a token is good whose server does not say, by the protocol.
 	tokenLife = time.Minute
 	// maxLogins is with how many logins a request is sent.
@@ -328,7 +328,7 @@ func (l *login) token(ctx context.Context, realm *url.URL, service, scope string
 }
 
 func (l *login) askToken(req *http.Request) (*token, error) {
-	data, err := l.door.small(req, maxToken)
+	data, err := l.door.small(req, bounds.Token)
 	if err != nil {
 		return nil, err
 	}

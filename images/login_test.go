@@ -14,6 +14,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"atoll/test/regtest"
+
+	"atoll/bundle/bounds"
 )
 
 // loginLab is a lab with an image that wants a token, and its token server, which notes what it is asked.
@@ -89,7 +91,7 @@ func TestTokens(t *testing.T) {
 		}, want: []string{"GET : " + scope + "&service=lab", "GET : " + scope + "&service=lab"}},
 		"odd expiry":   {answer: func(*http.Request) (int, string) { return 200, `{"access_token":"good","expires_in":"60"}` }, want: []string{"GET : " + scope + "&service=lab"}},
 		"wrong":        {answer: func(*http.Request) (int, string) { return 401, `{}` }, want: []string{"GET : " + scope + "&service=lab"}, says: "docker login"},
-		"large answer": {answer: func(*http.Request) (int, string) { return 200, `{"token":"` + strings.Repeat("a", maxToken) + `"}` }, want: []string{"GET : " + scope + "&service=lab"}, says: "is larger than"},
+		"large answer": {answer: func(*http.Request) (int, string) { return 200, `{"token":"` + strings.Repeat("a", bounds.Token) + `"}` }, want: []string{"GET : " + scope + "&service=lab"}, says: "is larger than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := tc.answer

@@ -127,8 +127,8 @@ type planner struct {
 
 // visit reads a manifest or index and asks for what belongs to it.
 func (p *planner) visit(ctx context.Context, d v1.Descriptor, depth int) error {
-	if p.asked++; p.asked > maxManifests {
-		return fmt.Errorf("%s has more than %d manifests", p.names[0], maxManifests)
+	if p.asked++; p.asked > bounds.ImageManifests {
+		return fmt.Errorf("%s has more than %d manifests", p.names[0], bounds.ImageManifests)
 	}
 	data, err := p.load(ctx, d)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // Resolve makes the lock of a definition: each wanted image by digest, the files
@@ -264,8 +265,8 @@ func (r *resolver) index(ctx context.Context, n *node, depth int) (found, error)
 }
 
 func (r *resolver) child(ctx context.Context, d v1.Descriptor, depth int) (found, error) {
-	if r.asked++; r.asked > maxManifests {
-		return found{}, fmt.Errorf("more than %d manifests were asked for", maxManifests)
+	if r.asked++; r.asked > bounds.ImageManifests {
+		return found{}, fmt.Errorf("more than %d manifests were asked for", bounds.ImageManifests)
 	}
 	data, err := r.repo.c.kept(ctx, d, func(ctx context.Context, h v1.Hash) ([]byte, error) { return r.repo.manifest(ctx, "", h) })
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 	"atoll/test/regtest"
 )
 
@@ -91,7 +92,7 @@ func TestMerge(t *testing.T) {
 func TestParseNodeBounds(t *testing.T) {
 	for _, in := range []string{
 		`{"schemaVersion":1,"name":"x"}`, `{}`, `[`, `{"mediaType":"text/plain"}`,
-		`{"manifests":[` + strings.Repeat("{},", maxElements+1) + `{}]}`,
+		`{"manifests":[` + strings.Repeat("{},", bounds.ImageElements+1) + `{}]}`,
 	} {
 		if n, err := parseNode([]byte(in)); err == nil {
 			t.Errorf("parseNode(%.40q) = %v, want an error", in, n)

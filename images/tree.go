@@ -15,16 +15,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 const (
 	// maxNesting is how many indexes may be in each other; a bundle takes as many.
 	maxNesting = 4
-	// maxElements bounds the commas of a manifest, and with them the memory it
-	// takes when decoded. Real ones have a few hundred.
-	maxElements = 1 << 15
-	// maxManifests bounds what one image may make us ask a registry for.
-	maxManifests = 1024
 )
 
 // node is a manifest or an index.
@@ -39,8 +35,8 @@ type node struct {
 
 // parseNode decodes a manifest or index of the kinds that a node can run.
 func parseNode(data []byte) (*node, error) {
-	if bytes.Count(data, []byte(",")) > maxElements {
-		return nil, fmt.Errorf("manifest has more than %d elements", maxElements)
+	if bytes.Count(data, []byte(",")) > bounds.ImageElements {
+		return nil, fmt.Errorf("manifest has more than %d elements", bounds.ImageElements)
 	}
 	var n node
 	if err := json.Unmarshal(data, &n); err != nil {

@@ -63,6 +63,31 @@ const (
 	Indexes     = 4        // indexes in an index
 )
 
+// Bounds on signatures of a bundle.
+const (
+	Signatures = 16       // that are looked at
+	Payload    = 64 << 10 // bytes of what is signed; cosign's have some 250
+)
+
+// Bounds on what a registry says of one image.
+const (
+	ImageElements  = 1 << 15 // commas of a manifest, and with them memory when it is decoded; real ones have a few hundred
+	ImageManifests = 1024    // that it makes us ask for
+)
+
+// Bounds on Debian packages.
+const (
+	DebControl       = 64 << 20 // bytes that control.tar unpacks to; its lists of checksums can be long
+	DebFields        = 1 << 20  // bytes of the file control
+	DebUnpacked      = 4 << 30  // bytes that data.tar unpacks to until the copyright file is found
+	Copyright        = 4 << 20  // bytes of a copyright file; those of boost have 2 MB
+	CopyrightStanzas = 1 << 12  // licences of one package
+	LicenceTerms     = 256      // words of the first line of a License field
+)
+
+// Window bounds the memory of a decompressor, in bytes: "xz -9" needs half, "zstd -22" all of it.
+const Window = 128 << 20
+
 // Bounds on a source of manifests, an archive or a folder.
 const (
 	SourceEntries = 100_000   // files, links and folders; kubeflow/manifests: 4,000
@@ -72,6 +97,7 @@ const (
 	SourceKept    = 512 << 20 // bytes of what is kept in memory, with names
 	SourceFile    = 64 << 20  // bytes of one file
 	SourcePath    = 1024      // bytes of a path, or of a link's target
+	SourcePadding = 16 << 20  // bytes of zeros at the end of a tar
 	SourceSteps   = 256       // links and folders that a link leads through
 )
 
@@ -79,6 +105,7 @@ const (
 const (
 	ChallengeBytes = 16 << 10 // of one header line
 	Challenges     = 16       // of one answer
+	Token          = 64 << 10 // bytes of a token server's answer
 )
 
 // Bounds on the files of a k3s release, in bytes.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"atoll/bundle/bounds"
 )
 
 // paragraph is a run of fields of Debian's control format (deb822(5)), by their names in
@@ -83,9 +85,6 @@ var (
 	errUnlicensed = errors.New("its copyright file has files of no licence")
 )
 
-// maxStanzas bounds the licences of one package.
-const maxStanzas = 1 << 12
-
 // parseCopyright reads a copyright file. The format is
 // https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/, or a draft of it,
 // which has another name but the same fields.
@@ -102,8 +101,8 @@ func parseCopyright(text string) (*copyright, error) {
 	if len(all) == 0 || !machineReadable(all[0]["format"]) {
 		return nil, errProse
 	}
-	if len(all) > maxStanzas {
-		return nil, fmt.Errorf("its copyright file has more than %d stanzas", maxStanzas)
+	if len(all) > bounds.CopyrightStanzas {
+		return nil, fmt.Errorf("its copyright file has more than %d stanzas", bounds.CopyrightStanzas)
 	}
 	c := &copyright{Texts: map[string]string{}}
 	for _, p := range all[1:] {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/github/go-spdx/v2/spdxexp"
+
+	"atoll/bundle/bounds"
 )
 
 // inBrackets stands for a licence that SPDX does not know.
@@ -89,7 +91,7 @@ func TestParseCopyright(t *testing.T) {
 		"prose within":     {dep5 + "\nFiles: *\nLicense: ISC\nand so on\n", "line 5 is no field"},
 		"begins indented":  {" x\n" + dep5 + "\nFiles: *\nLicense: ISC\n", "line 1 continues no field"},
 		"empty":            {"", errProse.Error()},
-		"too many":         {dep5 + strings.Repeat("\nFiles: x\nLicense: ISC\n", maxStanzas), "more than 4096 stanzas"},
+		"too many":         {dep5 + strings.Repeat("\nFiles: x\nLicense: ISC\n", bounds.CopyrightStanzas), "more than 4096 stanzas"},
 	} {
 		c, err := parseCopyright(test.text)
 		got := fmt.Sprint(err)
@@ -136,10 +138,10 @@ License: odd
 // What a hostile file says is bounded by its size, in time too.
 func TestHostileCopyright(t *testing.T) {
 	for name, terms := range map[string]string{
-		"parentheses": strings.Repeat("(", maxCopyright/2),
-		"names":       strings.Repeat("x and ", maxCopyright/8),
-		"one name":    strings.Repeat("x", maxCopyright/2),
-		"commas":      strings.Repeat(",", maxCopyright/2),
+		"parentheses": strings.Repeat("(", bounds.Copyright/2),
+		"names":       strings.Repeat("x and ", bounds.Copyright/8),
+		"one name":    strings.Repeat("x", bounds.Copyright/2),
+		"commas":      strings.Repeat(",", bounds.Copyright/2),
 	} {
 		c, err := parseCopyright(dep5 + "\nFiles: *\nLicense: " + terms + "\n")
 		if err != nil {

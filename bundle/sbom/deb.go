@@ -15,15 +15,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/mikelolasagasti/xz"
-)
 
-// Bounds of a package, so that a hostile one can exhaust neither memory nor patience.
-const (
-	maxControl   = 64 << 20  // of what control.tar unpacks to; its lists of checksums can be long
-	maxFields    = 1 << 20   // of the file control
-	maxCopyright = 4 << 20   // of a copyright file; those of boost have 2 MB
-	maxUnpacked  = 4 << 30   // of what data.tar unpacks to until the copyright file is found
-	maxWindow    = 128 << 20 // of a decompressor's memory: "xz -9" needs half, "zstd -22" all of it
+	"atoll/bundle/bounds"
 )
 
 // deb is what a bill of materials tells of a Debian package (deb(5)).
@@ -66,7 +59,7 @@ func readDeb(ctx context.Context, r io.ReaderAt, size int64) (*deb, error) {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 		case stem == "data" && d != nil:
-			if err := d.readData(ctx, content, compression, maxUnpacked); err != nil {
+			if err := d.readData(ctx, content, compression, bounds.DebUnpacked); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 			return d, nil
@@ -131,13 +124,13 @@ func unpack(ctx context.Context, r io.Reader, compression string, limit int64, r
 		}
 		r = z
 	case ".xz":
-		z, err := xz.NewReader(r, maxWindow)
+		z, err := xz.NewReader(r, bounds.Window)
 		if err != nil {
 			return err
 		}
 		r = z
 	case ".zst":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(bounds.Window))
 		if err != nil {
 			return err
 		}
@@ -172,7 +165,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 
 // readControl reads the fields of a package.
 func readControl(ctx context.Context, r io.Reader, compression string) (d *deb, err error) {
-	err = unpack(ctx, r, compression, maxControl, func(tr *tar.Reader) error {
+	err = unpack(ctx, r, compression, bounds.DebControl, func(tr *tar.Reader) error {
 		for {
 			h, err := tr.Next()
 			if err == io.EOF {
@@ -184,7 +177,7 @@ func readControl(ctx context.Context, r io.Reader, compression string) (d *deb, 
 			if path.Clean("/"+h.Name) != "/control" || h.Typeflag != tar.TypeReg {
 				continue
 			}
-			text, ok, err := readText(tr, h.Size, maxFields)
+			text, ok, err := readText(tr, h.Size, bounds.DebFields)
 			if err != nil {
 				return err
 			}
@@ -239,8 +232,8 @@ func (d *deb) findCopyright(tr *tar.Reader) error {
 		switch {
 		case at == file && h.Typeflag == tar.TypeReg:
 			var ok bool
-			if d.Copyright, ok, err = readText(tr, h.Size, maxCopyright); !ok {
-				d.Lack = fmt.Sprintf("its copyright file has more than %d bytes", int64(maxCopyright))
+			if d.Copyright, ok, err = readText(tr, h.Size, bounds.Copyright); !ok {
+				d.Lack = fmt.Sprintf("its copyright file has more than %d bytes", int64(bounds.Copyright))
 			}
 			d.Link = ""
 			return err

@@ -18,6 +18,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"atoll/bundle/bundletest"
+
+	"atoll/bundle/bounds"
 )
 
 func read(data []byte) (*deb, error) {
@@ -44,7 +46,7 @@ func TestReadDeb(t *testing.T) {
 		"a folder's link":   {[]bundletest.Member{symlink("./usr/share/doc/hello", "hello-common")}, deb{Link: "/usr/share/doc/hello-common/copyright"}},
 		"a link far out":    {[]bundletest.Member{symlink("./usr/share/doc/hello/copyright", "../../../../../../etc/shadow")}, deb{Link: "/etc/shadow"}},
 		"a folder of it":    {[]bundletest.Member{{Header: tar.Header{Name: "./usr/share/doc/hello/copyright", Typeflag: tar.TypeDir}}}, deb{Lack: "it has no copyright file"}},
-		"too large":         {[]bundletest.Member{bundletest.Copyright("hello", strings.Repeat(" ", maxCopyright+1))}, deb{Lack: "its copyright file has more than 4194304 bytes"}},
+		"too large":         {[]bundletest.Member{bundletest.Copyright("hello", strings.Repeat(" ", bounds.Copyright+1))}, deb{Lack: "its copyright file has more than 4194304 bytes"}},
 		"no UTF-8":          {[]bundletest.Member{bundletest.Copyright("hello", "caf\xe9")}, deb{Copyright: "caf\uFFFD"}},
 		"dots in its name":  {[]bundletest.Member{bundletest.File("./usr/share/../share/doc/hello/copyright", text)}, deb{Copyright: text}},
 		"a file and a link": {[]bundletest.Member{symlink("./usr/share/doc/hello", "x"), bundletest.Copyright("hello", text)}, deb{Copyright: text}},

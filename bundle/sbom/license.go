@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/github/go-spdx/v2/spdxexp/spdxlicenses"
+
+	"atoll/bundle/bounds"
 )
 
 // expression is a licence expression of SPDX: the name of one licence, or several joined.
@@ -76,16 +78,13 @@ func (c *copyright) expression(other func(name, text string) string) string {
 	return join("AND", all).String()
 }
 
-// maxTerms bounds the words of the first line of a License field.
-const maxTerms = 256
-
 // parseTerms reads the first line of a License field: names joined by "and", which binds
 // closer, and "or"; a comma before one of them makes it bind less close than those without.
 // Terms that are none are taken for the name of a licence.
 func parseTerms(terms string, other func(string) string) expression {
 	words := strings.Fields(strings.NewReplacer(",", " , ", "(", " ( ", ")", " ) ").Replace(terms))
 	p := &termParser{words: words, other: other}
-	if len(words) <= maxTerms {
+	if len(words) <= bounds.LicenceTerms {
 		if e := p.level(0); !p.bad && len(p.words) == 0 {
 			return e
 		}

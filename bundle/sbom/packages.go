@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // readPackages reads the locked packages out of the store, in the order of the lock. What is
@@ -97,7 +98,7 @@ func readKept(path string) (*deb, bool) {
 	}
 	defer f.Close()
 	// Text grows to six times its size where each byte of it is escaped.
-	data, err := io.ReadAll(io.LimitReader(f, 6*(maxCopyright+maxFields)))
+	data, err := io.ReadAll(io.LimitReader(f, 6*(bounds.Copyright+bounds.DebFields)))
 	if err != nil {
 		return nil, false
 	}

@@ -12,14 +12,11 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+
+	"atoll/bundle/bounds"
 )
 
 const (
-	// maxWindow bounds the memory that zstd may ask for, in bytes; the zstd command
-	// takes no larger one unasked.
-	maxWindow = 128 << 20
-	// maxPadding bounds the zeros at the end of a tar, in bytes.
-	maxPadding = 16 << 20
 	// trailer is the zeros that a tar ends in, in bytes.
 	trailer = 1024
 )
@@ -54,7 +51,7 @@ func readArchive(r io.Reader, keep string, l limits) (*Tree, error) {
 			return nil, err
 		}
 	case bytes.Equal(magic, []byte("\x28\xb5\x2f\xfd")):
-		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(bounds.Window))
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +95,7 @@ func (b *builder) readTar(r io.Reader) error {
 		}
 	}
 	// To the end: only there does gzip tell whether all was right.
-	in.left = min(in.left, maxPadding)
+	in.left = min(in.left, bounds.SourcePadding)
 	if _, err := io.Copy(io.Discard, in); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // checkPackages fails if the store lacks a package of the lock, or a name in it is none:
@@ -68,9 +69,6 @@ func writeRepository(ctx context.Context, dir string, l *bundle.Lock, s *bundle.
 var controlFields = []string{"Package", "Version", "Architecture", "Essential", "Protected", "Important", "Multi-Arch", "Priority", "Section",
 	"Installed-Size", "Maintainer", "Provides", "Pre-Depends", "Depends", "Recommends", "Suggests", "Enhances", "Breaks", "Conflicts", "Replaces", "Description"}
 
-// maxControl bounds a control file, in bytes.
-const maxControl = 1 << 20
-
 // readControl reads these fields of the package at an absolute path. That there is one
 // paragraph and that each field is in it once, dpkg-deb checks.
 func readControl(ctx context.Context, path string) ([]byte, error) {
@@ -84,9 +82,9 @@ func readControl(ctx context.Context, path string) ([]byte, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	control, err := io.ReadAll(io.LimitReader(out, maxControl+1))
-	if err == nil && len(control) > maxControl {
-		err = fmt.Errorf("its control file has more than %d bytes", maxControl)
+	control, err := io.ReadAll(io.LimitReader(out, bounds.DebFields+1))
+	if err == nil && len(control) > bounds.DebFields {
+		err = fmt.Errorf("its control file has more than %d bytes", bounds.DebFields)
 	}
 	if err != nil {
 		cmd.Process.Kill()

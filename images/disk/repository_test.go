@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"atoll/bundle"
+	"atoll/bundle/bounds"
 )
 
 // makeDeb puts a package with this control file into the store.
@@ -61,7 +62,7 @@ func TestRepository(t *testing.T) {
 		{"Description: lab\n", "Description: lab\n\nPackage: bash\nVersion: 1\nDescription: two\n", "dpkg-deb"},
 		{"Maintainer:", "Package: bash\nMaintainer:", "dpkg-deb"},
 		{"Description: lab\n", "Description: lab\nFilename: ../../evil.deb\nSHA256: 00\n", ""},
-		{"Description: lab\n", "Description: lab\n" + strings.Repeat(" more\n", maxControl/6), "more than 1048576 bytes"},
+		{"Description: lab\n", "Description: lab\n" + strings.Repeat(" more\n", bounds.DebFields/6), "more than 1048576 bytes"},
 	} {
 		p := makeDeb(t, s, strings.Replace(control, tc.old, tc.new, 1))
 		dir := filepath.Join(t.TempDir(), "repository")

@@ -155,11 +155,16 @@ func (n *neighbour) during(t *testing.T, boot *exec.Cmd) (out []byte, err error)
 	return out, err
 }
 
-// wait waits for the gate, which is the last thing that the node starts.
+// wait waits until the node waits for the gate and for nothing else. In the second boot the
+// gate is there before the phases ahead of it are over.
 func (n *neighbour) wait(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		if code, _, err := n.http("GET", ":80/readyz", ""); err == nil && code == http.StatusServiceUnavailable {
-			return true
+		code, _, err := n.http("GET", ":80/readyz", "")
+		if err == nil && code == http.StatusServiceUnavailable {
+			_, status, err := n.http("GET", ":9180/status", "")
+			if err == nil && strings.Contains(status, `"name":"overlays","state":"running"`) {
+				return true
+			}
 		}
 		select {
 		case <-ctx.Done():

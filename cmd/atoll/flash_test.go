@@ -15,6 +15,21 @@ import (
 	"atoll/images/disk"
 )
 
+// newKeyboard returns both ends of a terminal: what is typed, and what reads it.
+func newKeyboard(t *testing.T) (keyboard, stdin *os.File) {
+	t.Helper()
+	keyboard, name, err := openTerminal(24, 80)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { keyboard.Close() })
+	if stdin, err = os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close() })
+	return keyboard, stdin
+}
+
 func TestFlashAsks(t *testing.T) {
 	target := &disk.Target{Path: "/dev/sdx", Model: "Ultra Fit", Serial: "4C53", Size: 8 << 30}
 	for _, tc := range []struct {
@@ -27,21 +42,12 @@ func TestFlashAsks(t *testing.T) {
 		{"end", "\x04", "nothing was written"}, // Ctrl-D
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			keyboard, name, err := openTerminal(24, 80)
-			if err != nil {
-				t.Skip(err)
-			}
-			defer keyboard.Close()
-			stdin, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer stdin.Close()
+			keyboard, stdin := newKeyboard(t)
 			if _, err := io.WriteString(keyboard, tc.answer); err != nil {
 				t.Fatal(err)
 			}
 			var out bytes.Buffer
-			err = confirm(t.Context(), &env{stderr: &screen{out: &out}}, stdin, target)
+			err := confirm(t.Context(), &env{stderr: &screen{out: &out}}, stdin, target)
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
@@ -61,16 +67,7 @@ func TestFlashAsksNobody(t *testing.T) {
 }
 
 func TestFlashIsInterruptedWhileItAsks(t *testing.T) {
-	keyboard, name, err := openTerminal(24, 80)
-	if err != nil {
-		t.Skip(err)
-	}
-	defer keyboard.Close()
-	stdin, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stdin.Close()
+	_, stdin := newKeyboard(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := confirm(ctx, &env{stderr: &screen{out: io.Discard}}, stdin, &disk.Target{Path: "/dev/sdx"}); !errors.Is(err, context.Canceled) {

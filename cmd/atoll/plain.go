@@ -15,9 +15,9 @@ import (
 // the user had typed. So all text goes through a plainWriter; bars, whose cursor moves, are
 // drawn past it, out of words that went through [plain].
 
-// plainWriter writes characters that cannot be seen as \uXXXX, but for ends of lines and
-// tabs: what controls a terminal, what turns the direction of text. In JSON, where they can
-// only be in strings, that means the same character.
+// plainWriter writes characters that cannot be seen as \u001b and the like, but for ends of
+// lines and tabs: what controls a terminal, what turns the direction of text. In JSON, where
+// they can only be in strings, that means the same character.
 type plainWriter struct{ w io.Writer }
 
 func (p plainWriter) Write(text []byte) (int, error) {

@@ -298,6 +298,28 @@ func bakeForever(dir string) {
 // process.
 func sleepForever() { time.Sleep(time.Hour) }
 
+// killAt runs this binary with a variable, which says what it does, and kills it with -9
+// once it has written the word.
+func killAt(t *testing.T, word, variable string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), variable)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, len(word))); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait() // killed
+}
+
 func TestBakeAfterKill(t *testing.T) {
 	img := newImage(t)
 	dir := t.TempDir()
@@ -309,22 +331,7 @@ func TestBakeAfterKill(t *testing.T) {
 		os.Rename(img.Base.Dir, filepath.Join(dir, "base"))); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "ATOLL_TEST_BAKE="+dir)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(out, make([]byte, len("baking\n"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	cmd.Wait() // killed
+	killAt(t, "baking\n", "ATOLL_TEST_BAKE="+dir)
 	path := filepath.Join(dir, "disk.raw")
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a killed bake left something under the final name: %v", err)

@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -173,22 +171,7 @@ func TestFlashAfterKill(t *testing.T) {
 	image := bake(t, newImage(t))
 	m := openImage(t, image)
 	node, path := newDisk(t, m.Size+2<<30)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "ATOLL_TEST_FLASH="+image+"\n"+node)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(out, make([]byte, len("writing\n"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	cmd.Wait() // killed
+	killAt(t, "writing\n", "ATOLL_TEST_FLASH="+image+"\n"+node)
 	notBootable(t, path, m.Size)
 	if err := disk.Flash(t.Context(), m, findTarget(t, node), nil); err != nil {
 		t.Fatal(err)

@@ -34,8 +34,8 @@ var jwt = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 // NewCluster asks a Kubernetes API server, each time anew, whose an address or a token is. It
 // needs the rights to list pods and to create tokenreviews, and no other:
 //
-//	- {apiGroups: [""], resources: [pods], verbs: [list]}
-//	- {apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}
+//   - {apiGroups: [""], resources: [pods], verbs: [list]}
+//   - {apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}
 func NewCluster(client kubernetes.Interface) Cluster {
 	return &cluster{client: client, wait: podWait, own: own}
 }

@@ -30,6 +30,12 @@ type Image struct {
 	Where []Place `json:"where"`
 }
 
+// MadeOnNode is why an image of the node's own registry is omitted: somebody pushes it there.
+const MadeOnNode = "made on the node"
+
+// madeOnNode tells whether the image is one of the node's own registry.
+func (i Image) madeOnNode() bool { return strings.HasPrefix(i.Reference, bundle.NodeRegistry+"/") }
+
 // Place is where an image is named.
 type Place struct {
 	Component string `json:"component"` // a kustomization's folder, or a file
@@ -90,7 +96,11 @@ func Images(objs []Object) (*Findings, error) {
 	out := &Findings{Doubts: slices.Compact(slices.SortedFunc(slices.Values(f.doubts), compareDoubts))}
 	for _, ref := range slices.Sorted(maps.Keys(f.found)) {
 		p := f.found[ref]
-		out.Images = append(out.Images, Image{Reference: ref, Tier: p.tier, Where: slices.SortedFunc(maps.Keys(p.where), comparePlaces)})
+		im := Image{Reference: ref, Tier: p.tier, Where: slices.SortedFunc(maps.Keys(p.where), comparePlaces)}
+		if im.madeOnNode() {
+			im.Omitted = MadeOnNode
+		}
+		out.Images = append(out.Images, im)
 	}
 	return out, nil
 }

@@ -3,8 +3,10 @@ package firstboot
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,6 +144,13 @@ func TestPrepare(t *testing.T) {
 			t.Errorf("pulls from %s go to %q", host, e)
 		}
 	}
+	if e := registries.Mirrors["registry.atoll.svc.cluster.local"].Endpoint; len(e) != 1 || e[0] != "http://127.0.0.1:5001" {
+		t.Errorf("pulls of what users pushed go to %q", e)
+	}
+	made := read(t, filepath.Join(root, SecretsPath))
+	if made[statusToken].Value == "" || made[registryPassword].Value == "" || made[registryPassword].User != "root" {
+		t.Errorf("secrets of the node's own: %v", slices.Sorted(maps.Keys(made)))
+	}
 	s, err := ReadStatus(o.Status)
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +159,7 @@ func TestPrepare(t *testing.T) {
 	for _, p := range s.Phases {
 		names = append(names, p.Name+" "+p.State)
 	}
-	if got, want := strings.Join(names, ", "), "prepare ready, registry pending, k3s pending, one pending"; got != want || s.Appliance != "lab" {
+	if got, want := strings.Join(names, ", "), "prepare ready, registry pending, k3s pending, writable-registry pending, one pending"; got != want || s.Appliance != "lab" {
 		t.Errorf("status of %s: %s, want %s", s.Appliance, got, want)
 	}
 }

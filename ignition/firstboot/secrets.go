@@ -2,7 +2,9 @@ package firstboot
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -152,6 +154,30 @@ func makeSecrets(path string, plan []bundle.Secret, again bool) (map[string]Secr
 		return made, nil
 	}
 	return made, writeSecrets(path, made)
+}
+
+// digestSuffix follows a secret's name in the file of its digest.
+const digestSuffix = ".sha256"
+
+// placeDigest makes up a secret of the node's own once, keeps it with the others, and puts
+// its SHA-256, in hex, into a folder where a group may read it. Who only compares needs no
+// more, and may not read secrets.
+func placeDigest(secretsPath string, s bundle.Secret, dir, group string) error {
+	made, err := makeSecrets(secretsPath, []bundle.Secret{s}, false)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	digest := sha256.Sum256([]byte(made[s.Name].Value))
+	return bundle.WriteFile(filepath.Join(dir, s.Name+digestSuffix), func(f *os.File) error {
+		if err := readableBy(f, group); err != nil {
+			return err
+		}
+		_, err := f.WriteString(hex.EncodeToString(digest[:]) + "\n")
+		return err
+	})
 }
 
 func writeSecrets(path string, secrets map[string]Secret) error {

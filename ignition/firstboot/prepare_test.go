@@ -159,7 +159,7 @@ func TestPrepare(t *testing.T) {
 	for _, p := range s.Phases {
 		names = append(names, p.Name+" "+p.State)
 	}
-	if got, want := strings.Join(names, ", "), "prepare ready, registry pending, k3s pending, writable-registry pending, one pending"; got != want || s.Appliance != "lab" {
+	if got, want := strings.Join(names, ", "), "prepare ready, registry pending, k3s pending, registry-rw pending, one pending"; got != want || s.Appliance != "lab" {
 		t.Errorf("status of %s: %s, want %s", s.Appliance, got, want)
 	}
 }

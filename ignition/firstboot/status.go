@@ -33,7 +33,7 @@ const (
 	phasePrepare  = "prepare"
 	phaseRegistry = "registry"
 	phaseK3s      = "k3s"
-	phaseWritable = "writable-registry"
+	phaseWritable = "registry-rw"
 	phaseSecrets  = "secrets" // only where the plan has some
 )
 

@@ -56,8 +56,8 @@ func Prepare(ctx context.Context, b *bundle.Bundle, root string, o *Options) err
 		return fmt.Errorf("preparing node: %w", err)
 	}
 	opts.tell(func(s *bundle.Status) { *s = newStatus(f.Name, plan) })
-	for group, s := range ownSecrets {
-		if err := placeDigest(filepath.Join(root, SecretsPath), s, filepath.Dir(opts.Status), group); err != nil {
+	for _, s := range ownSecrets {
+		if err := s.place(filepath.Join(root, SecretsPath), filepath.Dir(opts.Status)); err != nil {
 			opts.Log.Warn("making up a secret of the node's own", "secret", s.Name, "err", err)
 		}
 	}
@@ -65,13 +65,6 @@ func Prepare(ctx context.Context, b *bundle.Bundle, root string, o *Options) err
 		p := preparer{ctx: ctx, b: b, root: root, facts: f, opts: opts}
 		return p.run()
 	})
-}
-
-// ownSecrets are secrets of the node itself, by the group that reads their digests. A node
-// without one can do less, and no more.
-var ownSecrets = map[string]bundle.Secret{
-	StatusUser:   {Name: statusToken, Reason: "reads the whole status over the network"},
-	RegistryUser: {Name: registryPassword, Reason: "pushes under any name to " + bundle.NodeRegistry, User: registryRoot},
 }
 
 // newStatus has every phase of a node, pending.

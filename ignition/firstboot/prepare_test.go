@@ -151,6 +151,13 @@ func TestPrepare(t *testing.T) {
 	if made[statusToken].Value == "" || made[registryPassword].Value == "" || made[registryPassword].User != "root" {
 		t.Errorf("secrets of the node's own: %v", slices.Sorted(maps.Keys(made)))
 	}
+	password := filepath.Join(filepath.Dir(o.Status), registryPassword)
+	if info, err := os.Stat(password); err != nil || info.Mode().Perm()&0o037 != 0 {
+		t.Errorf("others may read root's password: %v, %v", info.Mode(), err)
+	}
+	if data, err := os.ReadFile(password); err != nil || strings.TrimSpace(string(data)) != made[registryPassword].Value {
+		t.Errorf("the registry does not read root's password: %v", err)
+	}
 	s, err := ReadStatus(o.Status)
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ const StatusUser = "atoll-status"
 const (
 	// statusToken is the secret with which the network is told the whole status.
 	statusToken = "status-token"
-	// tokenDigest is beside the status file: see [placeDigest].
+	// tokenDigest is beside the status file.
 	tokenDigest = statusToken + digestSuffix
 )
 

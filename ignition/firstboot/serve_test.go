@@ -99,7 +99,7 @@ func TestStatusForStrangers(t *testing.T) {
 
 	secrets := filepath.Join(t.TempDir(), "rancher/atoll/secrets.json")
 	for range 2 { // it stays the same at every boot
-		if err := placeDigest(secrets, ownSecrets[StatusUser], filepath.Dir(o.Status), StatusUser); err != nil {
+		if err := ownSecrets[0].place(secrets, filepath.Dir(o.Status)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -135,7 +135,7 @@ func TestStatusTokenBesideSecrets(t *testing.T) {
 	if err := writeSecrets(path, map[string]Secret{"user-password": {Value: "v"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := placeDigest(path, ownSecrets[StatusUser], filepath.Dir(o.Status), StatusUser); err != nil {
+	if err := ownSecrets[0].place(path, filepath.Dir(o.Status)); err != nil {
 		t.Fatal(err)
 	}
 	if made, err := ReadSecrets(path); err != nil || made["user-password"].Value != "v" || made[statusToken].Value == "" {
@@ -144,7 +144,7 @@ func TestStatusTokenBesideSecrets(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := placeDigest(path, ownSecrets[StatusUser], filepath.Dir(o.Status), StatusUser); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if err := ownSecrets[0].place(path, filepath.Dir(o.Status)); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("damaged secrets: %v", err)
 	}
 	if data, err := os.ReadFile(path); err != nil || string(data) != "{" {

@@ -31,18 +31,15 @@ const (
 // RegistryUser is the system user and group that serves it; the image has it.
 const RegistryUser = "atoll-registry"
 
-const (
-	// registryPassword is the secret with which root of the node pushes under any name.
-	registryPassword = "registry-password"
-	registryRoot     = "root"
-)
+// registryPassword is the secret with which root of the node pushes under any name.
+const registryPassword = "registry-password"
 
 // Where the registry reads who is who, and what it stores.
 const (
 	// RegistryKubeconfigPath is its way to ask the API server, written at every boot.
 	RegistryKubeconfigPath = "/run/atoll/registry.kubeconfig"
-	// RegistryPasswordPath has the SHA-256 of root's password, in hex.
-	RegistryPasswordPath = "/run/atoll/" + registryPassword + digestSuffix
+	// RegistryPasswordPath has root's password.
+	RegistryPasswordPath = "/run/atoll/" + registryPassword
 	// RegistryStoragePath is on the data partition.
 	RegistryStoragePath = "/var/lib/rancher/registry"
 )

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"atoll/bundle"
+	"atoll/ignition/limit"
 )
 
 // StatusAddr is where the node tells its status to the network.
@@ -70,7 +71,7 @@ func ServeStatus(ctx context.Context, ln net.Listener, path string) error {
 	server.SetKeepAlivesEnabled(false)
 	stop := context.AfterFunc(ctx, func() { server.Close() }) // Serve says what is to be said
 	defer stop()
-	err := server.Serve(newLimitListener(ln, statusConns, statusPerSource))
+	err := server.Serve(limit.Listen(ln, statusConns, statusPerSource))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -30,10 +30,11 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"time"
+	"sync/atomic"
 )
 
 // Options say where a registry stores and whom it knows.
@@ -87,51 +88,40 @@ var (
 // Registry is a registry; it serves HTTP requests.
 type Registry struct {
 	opts    Options
+	log     *slog.Logger
 	store   *store
-	storage http.Handler // of what is pushed here
-	bundle  http.Handler // of what the bundle has
+	pushed  http.Handler // Distribution's server of what is stored here
+	bundled http.Handler
+	// manifests bounds how many manifests are in memory.
+	manifests chan struct{}
+	// generation is the last collection whose outcome is counted.
+	generation atomic.Int64
 }
 
-// Age is the time that a collection leaves alone unless it is told another: a day.
-const Age = 24 * time.Hour
-
-// CollectOptions say what a collection takes.
-type CollectOptions struct {
-	// Age is how long ago something must have been pushed, or last been asked for by somebody who pushes, to be
-	// taken. It must be longer than a push lasts; 0 means [Age].
-	Age time.Duration
-	// DryRun takes nothing.
-	DryRun bool
-	// Log is told what is taken. nil means nobody.
-	Log *slog.Logger
-}
-
-// Collected is what a collection took, or would take.
-type Collected struct {
-	// Manifests counts those that no tag names, and no index that a tag names.
-	Manifests int
-	// Blobs counts those that no manifest names.
-	Blobs int
-	// Uploads counts those that were never finished.
-	Uploads int
-	// Bytes is the space of all that, as [Options] counts it.
-	Bytes int64
-}
-
-// Collect deletes what no tag leads to from the folder of a registry, which may be serving:
-// manifests without a tag, blobs without a manifest, uploads without an end. A process that dies
-// over it leaves what the next collection takes. It fails, and takes nothing, if a manifest
-// cannot be read.
-func Collect(ctx context.Context, dir string, opts CollectOptions) (Collected, error) {
-	return Collected{}, errors.New("not there")
-}
-
-type store struct{}
-
-// New opens the registry in a folder. Uploads that nobody finished within [Age] are deleted
+// New opens the registry in a folder. Uploads that nobody finishes within [Age] are deleted
 // until ctx ends.
 func New(ctx context.Context, opts Options) (*Registry, error) {
-	return nil, errors.New("not there")
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &Registry{opts: opts, log: opts.Log, manifests: make(chan struct{}, maxManifests)}
+	var err error
+	if r.bundled, err = bundleHandler(opts.Bundle, opts.Log); err != nil {
+		return nil, err
+	}
+	l := &ledger{dir: opts.Dir, quota: opts.Quota, share: opts.NamespaceQuota, spare: opts.MinFree}
+	if r.store, err = openStore(opts.Dir, l); err != nil {
+		return nil, fmt.Errorf("opening the registry's folder: %w", err)
+	}
+	lock, err := lockFolder(ctx, opts.Dir, false)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.unlock()
+	r.generation.Store(lock.generation())
+	if err := l.count(); err != nil {
+		return nil, fmt.Errorf("counting what the registry has: %w", err)
+	}
+	r.pushed = newApp(ctx, r.store, opts.Log)
+	return r, nil
 }
-
-func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {}

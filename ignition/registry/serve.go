@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -31,6 +32,7 @@ const (
 func (r *Registry) Serve(ctx context.Context, listeners ...net.Listener) error {
 	server := &http.Server{
 		Handler: unstalled(r), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelWarn),
 	}
 	tasks, ctx := errgroup.WithContext(ctx)
 	for _, ln := range listeners {

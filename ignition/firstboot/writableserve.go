@@ -12,10 +12,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -30,9 +28,6 @@ const (
 	// delete images (15) or evict pods.
 	minFree = 20
 )
-
-// lookupTimeout bounds one question to the API server.
-const lookupTimeout = 20 * time.Second
 
 // ServeWritable serves the registry that users push to until ctx ends. It takes no more than
 // quota percent of its file system, and one namespace half of that. It serves before there
@@ -133,11 +128,11 @@ func (l *lateCluster) dialled() (registry.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.Burst, config.Timeout, config.WarningHandler = 50, 100, lookupTimeout, rest.NoWarnings{}
-	client, err := kubernetes.NewForConfig(config)
+	config.WarningHandler = rest.NoWarnings{}
+	c, err := registry.NewCluster(config)
 	if err != nil {
 		return nil, err
 	}
-	l.kubeconfig, l.cluster = data, registry.NewCluster(client)
-	return l.cluster, nil
+	l.kubeconfig, l.cluster = data, c
+	return c, nil
 }

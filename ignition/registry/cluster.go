@@ -14,7 +14,6 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 )
 
 // Bounds on what is asked of the API server.
@@ -37,33 +36,19 @@ var jwt = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 //
 //   - {apiGroups: [""], resources: [pods], verbs: [list]}
 //   - {apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}
-//
-// The config's own bounds on the rate of requests are not used.
-func NewCluster(config *rest.Config) (Cluster, error) {
-	c := rest.CopyConfig(config)
-	c.QPS, c.RateLimiter = -1, nil // each request of a client is one here, and those are bounded
-	client, err := kubernetes.NewForConfig(c)
-	if err != nil {
-		return nil, fmt.Errorf("making a client of the API server: %w", err)
-	}
-	return &cluster{client: client, wait: podWait, own: ownAddresses}, nil
+func NewCluster(client kubernetes.Interface) Cluster {
+	return &cluster{client: client, wait: podWait, own: own}
 }
 
 type cluster struct {
 	client kubernetes.Interface
 	wait   time.Duration
-	own    func() ([]netip.Addr, error)
+	own    func(netip.Addr) bool
 }
 
 func (c *cluster) Pod(ctx context.Context, addr netip.Addr) (Pod, error) {
-	own, err := c.own()
-	if err != nil {
-		return Pod{}, err
-	}
-	for _, a := range own {
-		if a == addr {
-			return Pod{}, ErrHostNetwork
-		}
+	if c.own(addr) {
+		return Pod{}, ErrHostNetwork
 	}
 	for end := time.Now().Add(c.wait); ; {
 		pod, err := c.find(ctx, addr)
@@ -134,19 +119,15 @@ func over(p *core.Pod) bool {
 	return true
 }
 
-// ownAddresses are those of this machine's interfaces.
-func ownAddresses() ([]netip.Addr, error) {
-	interfaces, err := net.InterfaceAddrs()
+// own says whether an address is this machine's: then a socket can be bound to it. To list the
+// addresses would take a netlink socket, which the registry's unit need not have.
+func own(addr netip.Addr) bool {
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
 	if err != nil {
-		return nil, err
+		return false
 	}
-	var own []netip.Addr
-	for _, a := range interfaces {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			own = append(own, p.Addr().Unmap().WithZone(""))
-		}
-	}
-	return own, nil
+	conn.Close() // nothing was sent
+	return true
 }
 
 func (c *cluster) ServiceAccount(ctx context.Context, token string) (ServiceAccount, error) {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -129,10 +130,11 @@ func (l *lateCluster) dialled() (registry.Cluster, error) {
 		return nil, err
 	}
 	config.WarningHandler = rest.NoWarnings{}
-	c, err := registry.NewCluster(config)
+	config.QPS = -1 // each question is one of a client, and those are bounded
+	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	l.kubeconfig, l.cluster = data, c
-	return c, nil
+	l.kubeconfig, l.cluster = data, registry.NewCluster(client)
+	return l.cluster, nil
 }

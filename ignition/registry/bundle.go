@@ -68,9 +68,9 @@ func bundleHandler(address string, log *slog.Logger) (http.Handler, error) {
 // missing says which line adds an image to the appliance. tags are those that it has.
 func missing(t target, tags []string) *refusal {
 	e := &refusal{status: http.StatusNotFound, code: "MANIFEST_UNKNOWN"}
-	what := "not in this appliance"
+	what := "not in this appliance,"
 	if len(tags) > 0 {
-		what = fmt.Sprintf("not in this appliance, which has %s:%s", t.host+"/"+t.repo, strings.Join(tags, ", :"))
+		what = fmt.Sprintf("not in this appliance, which has %s:%s,", t.host+"/"+t.repo, strings.Join(tags, ", :"))
 	} else {
 		e.code = "NAME_UNKNOWN"
 	}
@@ -78,7 +78,7 @@ func missing(t target, tags []string) *refusal {
 	if t.kind != kindManifest {
 		line = target{kind: kindManifest, host: t.host, repo: t.repo, ref: "TAG"}
 	}
-	e.message = fmt.Sprintf("%s is %s and nothing can be fetched here: this line of appliance.yaml adds it to the next one: images: [%s]", t, what, line)
+	e.message = fmt.Sprintf("%s is %s and nothing can be fetched here; this line of appliance.yaml adds it to the next one: images: [%s]", t, what, line)
 	return e
 }
 

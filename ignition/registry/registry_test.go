@@ -425,7 +425,7 @@ func bundleServer(t *testing.T, names ...string) string {
 func TestBundle(t *testing.T) {
 	address := bundleServer(t, "docker.io/library/python:3.12", "registry.example_5000/x:1")
 	w := newWorld(t, func(o *Options) { o.Bundle = address })
-	for _, n := range []string{"docker.io/library/python:3.12", "docker.io/python:3.12", "index.docker.io/library/python:3.12"} {
+	for _, n := range []string{"docker.io/library/python:3.12", "docker.io/python:3.12", "index.docker.io/library/python:3.12", "bundle_images/docker.io/library/python:3.12"} {
 		img, err := remote.Image(w.ref(n), with(podA, "token-a")...)
 		if err != nil {
 			t.Error(n, err)
@@ -435,6 +435,12 @@ func TestBundle(t *testing.T) {
 	}
 	_, err := remote.Image(w.ref("docker.io/library/python:3.13"), from(podA)...)
 	refused(t, err, 404, "MANIFEST_UNKNOWN", "which has docker.io/library/python:3.12", "images: [docker.io/library/python:3.13]", "appliance.yaml")
+	resp, body := w.do(podA, "POST", "/v2/bundle_images/docker.io/x/blobs/uploads/", "", nil)
+	if resp.StatusCode != 403 || !strings.Contains(body, "DENIED") {
+		t.Errorf("pushing below the prefix: %s %s", resp.Status, body)
+	}
+	_, err = remote.Image(w.ref("bundle_images/python:3.12"), from(podA)...)
+	refused(t, err, 400, "NAME_INVALID")
 	_, err = remote.Image(w.ref("ghcr.io/x/y:z"), from(podA)...)
 	refused(t, err, 404, "NAME_UNKNOWN", "ghcr.io/x/y:z is not in this appliance", "images: [ghcr.io/x/y:z]")
 	img, err := remote.Image(w.ref("docker.io/library/python:3.12"), from(podA)...)
@@ -445,7 +451,7 @@ func TestBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, body := w.do(podA, "GET", "/v2/docker.io/library/python/blobs/"+m.Layers[0].Digest.String(), "", http.Header{"Range": {"bytes=10-19"}})
+	resp, body = w.do(podA, "GET", "/v2/docker.io/library/python/blobs/"+m.Layers[0].Digest.String(), "", http.Header{"Range": {"bytes=10-19"}})
 	if resp.StatusCode != http.StatusPartialContent || len(body) != 10 {
 		t.Errorf("a range: %s, %d bytes", resp.Status, len(body))
 	}

@@ -253,7 +253,7 @@ func (w *writer) Size() int64 { return w.size }
 
 func (w *writer) Close() error {
 	if w.closed {
-		return fs.ErrClosed
+		return nil // Distribution closes what it has cancelled
 	}
 	w.closed = true
 	return w.f.Close()

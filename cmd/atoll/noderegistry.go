@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"syscall"
@@ -65,6 +66,9 @@ drop-in of that unit; docs/registry.md has one.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if quota < 1 || quota > 100 {
 				return usageError{fmt.Errorf("--quota %d is no share in percent", quota)}
+			}
+			if e.level.Level() > slog.LevelInfo {
+				e.level.Set(slog.LevelInfo) // who pushed what stays in the journal
 			}
 			return firstboot.ServeWritable(cmd.Context(), quota, notifyReady, nodeOpts(e))
 		},

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -472,4 +473,46 @@ func TestBundle(t *testing.T) {
 			t.Errorf("the bundle's registry may be at %q", address)
 		}
 	}
+}
+
+// must is for what cannot fail.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func slogTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// patch sends bytes to an upload, and returns the status.
+func (w *world) patch(addr, location string, body io.Reader) string {
+	req, err := http.NewRequest(http.MethodPatch, "http://"+w.host+location, body)
+	if err != nil {
+		return err.Error()
+	}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}}
+	resp, err := (&http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		return err.Error()
+	}
+	resp.Body.Close()
+	return resp.Status
+}
+
+// killer is a pod's connection to a server that is killed after some requests.
+type killer struct {
+	cmd   *exec.Cmd
+	mu    sync.Mutex
+	after int
+}
+
+func (k *killer) RoundTrip(req *http.Request) (*http.Response, error) {
+	k.mu.Lock()
+	if k.after--; k.after == 0 {
+		k.cmd.Process.Kill()
+	}
+	k.mu.Unlock()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(podA)}}
+	return (&http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}).RoundTrip(req)
 }

@@ -1,9 +1,13 @@
 package registry
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -215,6 +219,62 @@ func TestCollectWhilePushing(t *testing.T) {
 		for j := range 5 {
 			w.whole(fmt.Sprintf("a/old:%d-%d", i, j))
 		}
+	}
+}
+
+// While a collection runs everything waits that it could miss, and it waits for what runs.
+func TestCollectionExcludes(t *testing.T) {
+	w := newWorld(t, nil)
+	img := image(t)
+	w.push("a/x:1", img)
+	d := must(must(img.Layers())[0].Digest()).String()
+	raw := string(must(img.RawManifest()))
+	mediaType := string(must(img.MediaType()))
+	upload, _ := w.do(podA, "POST", "/v2/a/x/blobs/uploads/", "", nil)
+	location := upload.Header.Get("Location")
+
+	for _, exclusive := range []bool{true, false} {
+		lock, err := lockFolder(t.Context(), w.dir, exclusive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if _, err := Collect(ctx, w.dir, CollectOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a collection did not wait: %v", err)
+		}
+		cancel()
+		for _, tc := range []struct {
+			method, path, body string
+			waits              bool
+		}{
+			{"GET", "/v2/a/x/manifests/1", "", false},
+			{"GET", "/v2/a/x/blobs/" + d, "", false},
+			{"GET", location, "", false},
+			{"HEAD", "/v2/a/x/blobs/" + d, "", true},
+			{"POST", "/v2/a/y/blobs/uploads/?from=a/x&mount=" + d, "", true},
+			{"PUT", location + "&digest=" + d, "data", true},
+			{"PUT", "/v2/a/x/manifests/2", raw, true},
+			{"DELETE", "/v2/a/x/manifests/3", "", true},
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			if !exclusive || !tc.waits {
+				cancel()
+				ctx, cancel = context.WithCancel(t.Context())
+			}
+			req := httptest.NewRequestWithContext(ctx, tc.method, tc.path, strings.NewReader(tc.body))
+			req.RemoteAddr = podA + ":1234"
+			req.Header.Set("Accept", mediaType)
+			if tc.method == http.MethodPut {
+				req.Header.Set("Content-Type", mediaType)
+			}
+			got := httptest.NewRecorder()
+			w.ServeHTTP(got, req)
+			if waited := ctx.Err() != nil; waited != (exclusive && tc.waits) {
+				t.Errorf("exclusive %v: %s %s waited: %v: %d %s", exclusive, tc.method, tc.path, waited, got.Code, got.Body)
+			}
+			cancel()
+		}
+		lock.unlock()
 	}
 }
 

@@ -185,6 +185,9 @@ func clean(req *http.Request, t target, body io.ReadCloser) *http.Request {
 // lock takes the folder's shared lock. What a collection took since is counted no more.
 func (r *Registry) lock(ctx context.Context) (*folderLock, error) {
 	lock, err := lockFolder(ctx, r.opts.Dir, false)
+	if ctx.Err() != nil {
+		return nil, unavailable("the registry is deleting what nobody needs; try again")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -29,12 +29,14 @@ import (
 
 const rootPassword = "roots-password"
 
-// fakeCluster knows loopback addresses as pods: 127.0.1.N is in namespace a, 127.0.2.N in b, 127.0.3.N on
-// the host's network. Tokens are "token-NAMESPACE".
+// fakeCluster knows loopback addresses as pods: 127.0.0.N is in namespace c, 127.0.1.N in a, 127.0.2.N
+// in b, 127.0.3.N on the host's network. Tokens are "token-NAMESPACE".
 type fakeCluster struct{}
 
 func (fakeCluster) Pod(_ context.Context, addr netip.Addr) (Pod, error) {
 	switch addr.As4()[2] {
+	case 0:
+		return Pod{"c", "builder"}, nil
 	case 1:
 		return Pod{"a", "builder"}, nil
 	case 2:
@@ -313,6 +315,12 @@ func TestSpoofed(t *testing.T) {
 	digest := "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	if resp, body := w.do(podA, "PUT", location, "digest="+digest, form); resp.StatusCode < 400 {
 		t.Errorf("a digest in a form: %s %s", resp.Status, body)
+	}
+	// Libraries serve these where they can.
+	for _, path := range []string{"/", "/metrics", "/debug/vars", "/debug/health", "/debug/pprof/", "/v2/../debug/vars"} {
+		if resp, body := w.do(podA, "GET", path, "", nil); resp.StatusCode != 404 {
+			t.Errorf("GET %s: %s %s", path, resp.Status, body)
+		}
 	}
 	for _, path := range []string{"/v2/_catalog", "/v2/a/x/tags/list", "/v2/"} {
 		if resp, _ := w.do(podA, "DELETE", path, "", nil); resp.StatusCode < 400 && path != "/v2/" {

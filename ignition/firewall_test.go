@@ -79,7 +79,7 @@ func TestFirewallPackets(t *testing.T) {
 	needNft(t)
 	n := newNodeNet(t)
 	tcp := map[string][]int{
-		"198.51.100.2": {22, 80, 443, 5000, 6443, 8472, 9180, 10250, 30080},
+		"198.51.100.2": {22, 80, 443, 5000, 5001, 6443, 8472, 9180, 10250, 30080},
 		"fd00:a7::2":   {22, 6443, 9180, 10250},
 		"10.42.0.2":    {8080}, // a pod
 		"10.43.0.1":    {443},  // a service of it
@@ -111,13 +111,13 @@ func TestFirewallPackets(t *testing.T) {
 		}
 	}
 	strangers := []string{"198.51.100.2:22", "198.51.100.2:80", "198.51.100.2:443", "198.51.100.2:9180", "[fd00:a7::2]:22", "[fd00:a7::2]:9180"}
-	everything := append([]string{"198.51.100.2:5000", "198.51.100.2:6443", "198.51.100.2:8472", "198.51.100.2:10250", "198.51.100.2:30080",
+	everything := append([]string{"198.51.100.2:5000", "198.51.100.2:5001", "198.51.100.2:6443", "198.51.100.2:8472", "198.51.100.2:10250", "198.51.100.2:30080",
 		"[fd00:a7::2]:6443", "[fd00:a7::2]:10250", "10.42.0.2:8080", "10.43.0.1:443", "192.0.2.1:7", "127.0.0.1:5000"}, strangers...)
 	check("stranger", "without a firewall a stranger", everything...)
 	run(t, n["node"], "nft", "--file", "files/firewall.nft")
 	check("stranger", "a stranger", strangers...)
 	check("pod", "a pod",
-		"198.51.100.2:80", "198.51.100.2:30080", "198.51.100.2:6443", "198.51.100.2:10250", // hostPort and node port lead to a pod
+		"198.51.100.2:80", "198.51.100.2:30080", "198.51.100.2:5001", "198.51.100.2:6443", "198.51.100.2:10250", // hostPort and node port lead to a pod
 		"[fd00:a7::2]:6443", "[fd00:a7::2]:10250", "10.42.0.2:8080", "10.43.0.1:443", "192.0.2.1:7")
 	for _, tc := range []struct {
 		from, to string
@@ -140,6 +140,48 @@ func TestFirewallPackets(t *testing.T) {
 	}
 	run(t, n["node"], "nft", "--file", site)
 	check("stranger", "with a node port opened a stranger", append(strangers, "198.51.100.2:30080")...)
+}
+
+// TestFirewallHostPorts: a pod's hostPort cannot take the place of the node's registries, and
+// serve what images it likes.
+func TestFirewallHostPorts(t *testing.T) {
+	needNft(t)
+	n := newNodeNet(t)
+	run(t, n["node"], "ip", "addr", "add", "203.0.113.254/32", "dev", "lo")
+	rules := filepath.Join(t.TempDir(), "hostports.nft")
+	// What the CNI plugin portmap sets up, to where nobody listens.
+	if err := os.WriteFile(rules, []byte(`table ip nat {
+	chain hostports {
+		tcp dport { 5000, 5001, 5002 } dnat to 10.42.0.2:9
+	}
+	chain prerouting {
+		fib daddr type local jump hostports
+	}
+	chain output {
+		type nat hook output priority -100;
+		fib daddr type local jump hostports
+	}
+}
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, n["node"], "nft", "--file", rules)
+	reaches := func(want bool) {
+		t.Helper()
+		for _, tc := range []struct{ from, to string }{
+			{"node", "127.0.0.1:5000"}, {"node", "127.0.0.1:5001"}, {"node", "203.0.113.254:5001"}, {"pod", "203.0.113.254:5001"},
+		} {
+			if got := dials(n[tc.from], tc.to); got != want {
+				t.Errorf("%s reaches the node's own %s: %v, want %v", tc.from, tc.to, got, want)
+			}
+		}
+	}
+	reaches(false) // so the test can tell
+	run(t, n["node"], "nft", "--file", "files/firewall.nft")
+	reaches(true)
+	if dials(n["node"], "127.0.0.1:5002") {
+		t.Error("a hostPort of another number leads no more to its pod")
+	}
 }
 
 func newNamespace(t *testing.T) netns.Namespace {
@@ -249,7 +291,7 @@ func newNodeNet(t *testing.T) map[string]netns.Namespace {
 	}
 	run(t, n["node"], "nft", "--file", rules)
 	for who, addrs := range map[string][]string{
-		"node":   {":22", ":443", "0.0.0.0:5000", ":6443", ":8472", ":9180", ":10250"},
+		"node":   {":22", ":443", "0.0.0.0:5000", "0.0.0.0:5001", "0.0.0.0:5002", ":6443", ":8472", ":9180", ":10250"},
 		"pod":    {":8080"},
 		"behind": {":7"},
 	} {

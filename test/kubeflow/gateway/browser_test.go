@@ -140,3 +140,16 @@ func (b *browser) signIn(t *testing.T, start, password string) page {
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	return b.follow(t, b.do(t, req))
 }
+
+// cookies returns the header that the browser would send to a page of the node.
+func (b *browser) cookies(t *testing.T) string {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, "https://node/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range b.Jar.Cookies(req.URL) {
+		req.AddCookie(c)
+	}
+	return req.Header.Get("Cookie")
+}

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"net/http"
-	"os"
 	"slices"
 	"testing"
 )
@@ -37,20 +36,4 @@ func TestSignIn(t *testing.T) {
 			})
 		}
 	})
-}
-
-func TestDump(t *testing.T) {
-	m := startMesh(t, render(t, "authservice"))
-	_ = m
-	os.WriteFile("/tmp/signin/dump.json", admin(t, "/config_dump"), 0o600)
-	b := newBrowser(t)
-	for _, u := range []string{"http://node/", "https://node/", "https://node/dex/x", "https://node/dex%2Fx"} {
-		p := b.get(t, u)
-		t.Log(u, p.status, p.header, p.body)
-	}
-	req, _ := http.NewRequest("OPTIONS", "https://node/jupyter/x", nil)
-	req.Header.Set("kubeflow-userid", "admin@evil")
-	p := b.do(t, req)
-	t.Log(p.status, p.header, p.body)
-	t.Fail()
 }

@@ -263,7 +263,7 @@ func (m *mesh) stop(name string) {
 func (m *mesh) await(t *testing.T, what string, ok func() error) {
 	t.Helper()
 	var err error
-	for range 150 {
+	for range 600 {
 		if err = ok(); err == nil {
 			return
 		}

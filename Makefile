@@ -1,5 +1,6 @@
 # make lab    build the lab appliance and boot it until it is ready
-# make test   every test, a real boot among them
+# make kubeflow  the same with Kubeflow, as far as its programs can be had; KUBEFLOW=PATH has its manifests
+# make test   every test, real boots among them
 # make test-boot-disks  boots of machines with several disks, ten minutes
 # make bench  atoll beside its peers: rendering; make bench-mirror: mirroring
 
@@ -10,15 +11,24 @@ K3S   = build/k3s
 ATOLL = build/atoll
 LAB   = test/lab/appliance.yaml
 
+KUBEFLOW     ?= $(abspath ../shared/upstream/kubeflow-26.03.tar.zst)
+KUBEFLOW_DIR = build/kubeflow
+export KUBEFLOW
+
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: lab test test-boot-disks lint lab-k3s atoll deps bench bench-mirror clean
+.PHONY: lab kubeflow test test-boot-disks lint lab-k3s atoll deps bench bench-mirror clean
 
 lab: deps lab-k3s atoll
 	go build -o build/labimages ./test/labimages
 	build/labimages serve -addr 127.0.0.1:0 -dir build/registry -- \
 		scripts/lab.sh {registry} $(ATOLL) $(LAB)
 	$(ATOLL) boot test/lab/build/lab.raw
+
+kubeflow: deps lab-k3s atoll
+	go build -o build/labimages ./test/labimages
+	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) -auth "$(AUTH)" $(KUBEFLOW_DIR)
+	$(ATOLL) boot --memory 10240 --timeout 60m $(KUBEFLOW_DIR)/build/kubeflow.raw
 
 test: deps lint lab-k3s
 	go test -timeout 60m ./...

@@ -2,15 +2,12 @@ package test
 
 import (
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"fmt"
-	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -19,14 +16,16 @@ import (
 	"atoll/bundle/source"
 	"atoll/bundle/stack"
 	"atoll/images"
+	"atoll/test/kubeflow"
 )
 
-// kubeflowManifests are the real ones, beside the repository. One of their files is
-// shortened, so their tree has another hash than upstream's.
-const kubeflowManifests = "../../shared/upstream/kubeflow-26.03.tar.zst"
+// kubeflowManifests are the real ones: what the variable KUBEFLOW names, as for make, or
+// those beside the repository. One of their files is shortened, so their tree has another
+// hash than upstream's.
+var kubeflowManifests = cmp.Or(os.Getenv("KUBEFLOW"), "../../shared/upstream/kubeflow-26.03.tar.zst")
 
-// unpackKubeflow gives a folder with Kubeflow's sources, and what names them to atoll.
-func unpackKubeflow(t *testing.T) (dir string, sources map[string]string) {
+// unpackKubeflow gives a folder and Kubeflow's sources in it.
+func unpackKubeflow(t *testing.T) (dir string, sources *kubeflow.Sources) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds, or boots, an appliance; not in -short")
@@ -35,12 +34,11 @@ func unpackKubeflow(t *testing.T) (dir string, sources map[string]string) {
 		t.Skip("the real manifests are not here: ", err)
 	}
 	dir = t.TempDir()
-	run(t, "tar", "-C", dir, "--zstd", "-xf", kubeflowManifests)
-	return dir, map[string]string{
-		"kubeflow-manifests": filepath.Join(dir, "kubeflow-26.03"),
-		"argo-workflows":     filepath.Join(dir, "argo-workflows-3.7.3"),
-		"jobset":             filepath.Join(dir, "jobset-0.10.1/manifests.yaml"),
+	sources, err := kubeflow.Unpack(t.Context(), kubeflowManifests, filepath.Join(dir, "sources"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	return dir, sources
 }
 
 // needLab gives the absolute path of the lab k3s release, and skips where it or a tool is
@@ -95,30 +93,23 @@ func TestKubeflow(t *testing.T) {
 	if err := os.WriteFile(definition, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	flags := []string{"-f", definition, "--allow-modified", "kubeflow-manifests,argo-workflows"}
-	for name, place := range sources {
-		flags = append(flags, "--source", name+"="+place)
-	}
+	flags := append([]string{"-f", definition}, sources.Flags()...)
 
 	// What is pinned by a digest cannot have another image under its name. So the manifests
 	// get the digests of the images that stand in.
 	names := listImages(t, atoll, flags)
-	repin(t, dir, labimages, sources["kubeflow-manifests"], names)
+	if n, err := kubeflow.Repin(t.Context(), labimages, sources, names); n != 7 || err != nil {
+		t.Fatalf("%d digests replaced, want those of 7 images: %v", n, err)
+	}
 	names = listImages(t, atoll, flags)
 	if len(names) < 105 {
 		t.Errorf("%d images, want those of the list at least", len(names))
 	}
-	list, hosts := filepath.Join(dir, "names"), map[string]bool{}
-	for _, name := range names {
-		host, _, _ := strings.Cut(name, "/")
-		hosts[host] = true
-	}
+	list := filepath.Join(dir, "names")
 	if err := os.WriteFile(list, []byte(strings.Join(names, "\n")+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for host := range hosts {
-		flags = append(flags, "--mirror", host+"={registry}/"+host)
-	}
+	flags = append(flags, kubeflow.Mirrors(names)...)
 	const both = `"$0" lock "$@" && "$0" build --frozen "$@"`
 	run(t, labimages, append([]string{"serve", "-dir", filepath.Join(dir, "registry"), "-stand-ins", list, "--", "sh", "-c", both, atoll}, flags...)...)
 
@@ -166,60 +157,11 @@ func TestKubeflow(t *testing.T) {
 // listImages gives the names that the appliance's images are fetched by.
 func listImages(t *testing.T, atoll string, flags []string) []string {
 	t.Helper()
-	cmd := command(atoll, append([]string{"images", "--json"}, flags...)...)
-	out, err := cmd.Output()
+	names, err := kubeflow.ListImages(t.Context(), atoll, flags)
 	if err != nil {
-		t.Fatalf("atoll images: %v", err)
-	}
-	var list []manifest.Image
-	if err := json.Unmarshal(out, &list); err != nil {
 		t.Fatal(err)
-	}
-	var names []string
-	for _, im := range list {
-		name := im.Reference
-		if im.From != "" {
-			name = im.From
-		}
-		names = append(names, name)
 	}
 	return names
-}
-
-// repin replaces the digests that manifests pin images by.
-func repin(t *testing.T, dir, labimages, tree string, names []string) {
-	t.Helper()
-	pinned := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.Contains(n, "@") })
-	list := filepath.Join(dir, "pinned")
-	if err := os.WriteFile(list, []byte(strings.Join(pinned, "\n")+"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	digests := map[string]string{}
-	for line := range strings.Lines(run(t, labimages, "digests", "-stand-ins", list)) {
-		digest, name, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if slices.Contains(pinned, name) {
-			_, old, _ := strings.Cut(name, "@")
-			digests[old] = digest
-		}
-	}
-	if len(digests) != 7 {
-		t.Fatalf("%d digests, want those of 7 images: %v", len(digests), digests)
-	}
-	for _, old := range slices.Sorted(maps.Keys(digests)) {
-		err := filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() {
-				return err
-			}
-			data, err := os.ReadFile(path)
-			if err != nil || !bytes.Contains(data, []byte(old)) {
-				return err
-			}
-			return os.WriteFile(path, bytes.ReplaceAll(data, []byte(old), []byte(digests[old])), 0o644)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // TestKubeflowDryRun boots a lab appliance that holds the plans of Kubeflow, one for each
@@ -231,7 +173,7 @@ func TestKubeflowDryRun(t *testing.T) {
 	flags := []string{"serve", "-dir", filepath.Join(dir, "registry")}
 	for _, auth := range []string{"authservice", "oauth2-proxy"} {
 		path := filepath.Join(dir, auth+".json")
-		if err := os.WriteFile(path, kubeflowPlan(t, sources, auth), 0o644); err != nil {
+		if err := os.WriteFile(path, kubeflowPlan(t, sources.Places, auth), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		flags = append(flags, "-plan", path)

@@ -27,8 +27,12 @@ lab: deps lab-k3s atoll
 
 kubeflow: deps lab-k3s atoll
 	go build -o build/labimages ./test/labimages
-	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) -auth "$(AUTH)" $(KUBEFLOW_DIR)
-	$(ATOLL) boot --memory 10240 --timeout 60m $(KUBEFLOW_DIR)/build/kubeflow.raw
+	go run ./test/programs $(if $(FULL),-full) build/programs
+	@mkdir -p $(KUBEFLOW_DIR) && { [ -f $(KUBEFLOW_DIR)/key ] || ssh-keygen -q -t ed25519 -N "" -C lab -f $(KUBEFLOW_DIR)/key; }
+	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) $(if $(FULL),-full) $(if $(AUTH),-auth $(AUTH)) \
+		-key $(KUBEFLOW_DIR)/key.pub $(KUBEFLOW_DIR)
+	@echo "the password, once it is ready: ssh -i $(KUBEFLOW_DIR)/key -p 8022 lab@127.0.0.1 sudo atoll node secret user-password" >&2
+	$(ATOLL) boot --memory $(if $(FULL),14336,10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
 
 test: deps lint lab-k3s
 	go test -timeout 60m ./...

@@ -98,7 +98,7 @@ func TestKubeflow(t *testing.T) {
 	// What is pinned by a digest cannot have another image under its name. So the manifests
 	// get the digests of the images that stand in.
 	names := listImages(t, atoll, flags)
-	if n, err := kubeflow.Repin(t.Context(), labimages, sources, names); n != 7 || err != nil {
+	if n, err := kubeflow.Repin(t.Context(), labimages, "", sources, names); n != 7 || err != nil {
 		t.Fatalf("%d digests replaced, want those of 7 images: %v", n, err)
 	}
 	names = listImages(t, atoll, flags)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,11 +25,13 @@ import (
 	"atoll/bundle/manifest"
 )
 
-//go:embed appliance.yaml overlay
+//go:embed appliance.yaml full.yaml overlay full
 var files embed.FS
 
-// Options are what Build works with. All but Auth, Users and Log must be set.
+// Options are what Build works with. Full, Auth, Users and Log may be zero.
 type Options struct {
+	// Full takes full.yaml, not appliance.yaml.
+	Full bool
 	// Dir is a folder to write to. What an earlier run has left there is replaced.
 	Dir string
 	// Manifests is a folder or tar archive with upstream's manifests; see Unpack.
@@ -37,9 +40,11 @@ type Options struct {
 	K3s string
 	// Atoll and LabImages are programs.
 	Atoll, LabImages string
-	// Auth is the way to sign in. Default: that of appliance.yaml.
+	// Programs is the folder of images that test/programs writes.
+	Programs string
+	// Auth is the way to sign in. Default: that of the definition.
 	Auth string
-	// Users may log in besides those of appliance.yaml.
+	// Users may log in besides those of the definition.
 	Users []bundle.User
 	// Log gets what the programs print.
 	Log io.Writer
@@ -67,7 +72,7 @@ func Build(ctx context.Context, o *Options) (image, tar string, err error) {
 	if err := writeLines(list, names); err != nil {
 		return fail(err)
 	}
-	if err := o.run(ctx, o.LabImages, serve(filepath.Join(o.Dir, "registry"), list, names, o.Atoll, flags)...); err != nil {
+	if err := o.run(ctx, o.LabImages, o.serve(list, names, flags)...); err != nil {
 		return fail(err)
 	}
 	return filepath.Join(o.Dir, "build/kubeflow.raw"), filepath.Join(o.Dir, "build/kubeflow.bundle.tar"), nil
@@ -75,7 +80,11 @@ func Build(ctx context.Context, o *Options) (image, tar string, err error) {
 
 // define writes the definition and its overlay, and returns the definition's path.
 func (o *Options) define() (string, error) {
-	text, err := files.ReadFile("appliance.yaml")
+	name := "appliance.yaml"
+	if o.Full {
+		name = "full.yaml"
+	}
+	text, err := files.ReadFile(name)
 	if err != nil {
 		return "", err
 	}
@@ -117,7 +126,7 @@ func (o *Options) list(ctx context.Context, sources *Sources, flags []string) ([
 	if err != nil {
 		return nil, err
 	}
-	changed, err := Repin(ctx, o.LabImages, sources, names)
+	changed, err := Repin(ctx, o.LabImages, o.Programs, sources, names)
 	if err != nil || changed == 0 {
 		return names, err
 	}
@@ -125,11 +134,11 @@ func (o *Options) list(ctx context.Context, sources *Sources, flags []string) ([
 }
 
 // serve is the command line of labimages that locks and builds an appliance with images
-// under the given names, taken from a registry in dir.
-func serve(dir, list string, names []string, atoll string, flags []string) []string {
+// under the given names.
+func (o *Options) serve(list string, names, flags []string) []string {
 	const both = `"$0" lock "$@" && exec "$0" build --frozen "$@"`
-	args := append([]string{"serve", "-dir", dir, "-stand-ins", list, "--", "sh", "-c", both, atoll}, flags...)
-	return append(args, Mirrors(names)...)
+	args := []string{"serve", "-dir", filepath.Join(o.Dir, "registry"), "-stand-ins", list, "-programs", o.Programs, "--", "sh", "-c", both, o.Atoll}
+	return slices.Concat(args, flags, Mirrors(names))
 }
 
 // Mirrors are the flags of atoll that send each registry of the names to labimages'.

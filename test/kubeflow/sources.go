@@ -68,8 +68,8 @@ func (s *Sources) Flags() []string {
 }
 
 // Repin replaces the digests that manifests pin images by with those of the images that
-// labimages has under these names, and returns of how many.
-func Repin(ctx context.Context, labimages string, s *Sources, names []string) (int, error) {
+// labimages has under these names, with those of a folder of programs, and returns of how many.
+func Repin(ctx context.Context, labimages, programs string, s *Sources, names []string) (int, error) {
 	pinned := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.Contains(n, "@") })
 	if len(pinned) == 0 {
 		return 0, nil
@@ -78,7 +78,7 @@ func Repin(ctx context.Context, labimages string, s *Sources, names []string) (i
 	if err := writeLines(list, pinned); err != nil {
 		return 0, err
 	}
-	out, err := output(ctx, labimages, "digests", "-stand-ins", list)
+	out, err := output(ctx, labimages, "digests", "-stand-ins", list, "-programs", programs)
 	if err != nil {
 		return 0, err
 	}

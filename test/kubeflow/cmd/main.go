@@ -1,6 +1,6 @@
 // Cmd builds the appliance of Kubeflow for "make kubeflow".
 //
-//	cmd -manifests PATH -k3s DIR -atoll PROGRAM -labimages PROGRAM [-auth NAME] DIR
+//	cmd -manifests PATH [-full] [-auth NAME] [-key FILE] DIR
 package main
 
 import (
@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
+	"atoll/bundle"
 	"atoll/test/kubeflow"
 )
 
@@ -31,6 +33,9 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.K3s, "k3s", "build/k3s", "folder of the k3s release")
 	flags.StringVar(&o.Atoll, "atoll", "build/atoll", "the program atoll")
 	flags.StringVar(&o.LabImages, "labimages", "build/labimages", "the program labimages")
+	flags.StringVar(&o.Programs, "programs", "build/programs", "folder of images that test/programs writes")
+	flags.BoolVar(&o.Full, "full", false, "take all programs that can be had, not only the small set")
+	key := flags.String("key", "", "public ssh key that user lab logs in with")
 	flags.StringVar(&o.Auth, "auth", "", "way to sign in (default: that of appliance.yaml)")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -39,6 +44,13 @@ func run(ctx context.Context, args []string) error {
 		return errors.New("want one folder to write to")
 	}
 	o.Dir = flags.Arg(0)
+	if *key != "" {
+		text, err := os.ReadFile(*key)
+		if err != nil {
+			return err
+		}
+		o.Users = []bundle.User{{Name: "lab", Sudo: true, SSHAuthorizedKeys: []string{strings.TrimSpace(string(text))}}}
+	}
 	_, _, err := kubeflow.Build(ctx, &o)
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"atoll/bundle/source"
 	"atoll/bundle/stack"
 	"atoll/images"
+	"atoll/test/guest"
 	"atoll/test/kubeflow"
 )
 
@@ -169,6 +170,7 @@ func listImages(t *testing.T, atoll string, flags []string) []string {
 func TestKubeflowDryRun(t *testing.T) {
 	dir, sources := unpackKubeflow(t)
 	release := needLab(t)
+	guest.Alone(t)
 	atoll, labimages := programs(t, dir)
 	flags := []string{"serve", "-dir", filepath.Join(dir, "registry")}
 	for _, auth := range []string{"authservice", "oauth2-proxy"} {

@@ -26,6 +26,7 @@ const labK3s = "../../build/k3s"
 // runs in it, and after another power cut to Ready again.
 func TestKubeflowBoot(t *testing.T) {
 	o := needAppliance(t)
+	guest.Alone(t)
 	key := guest.NewKey(t)
 	o.Users = []bundle.User{{Name: "test", Sudo: true, SSHAuthorizedKeys: []string{key.Authorized()}}}
 	began := time.Now()

@@ -1,7 +1,6 @@
 package kubeflow
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -74,15 +73,9 @@ func TestKubeflowBoot(t *testing.T) {
 // something is missing.
 func needAppliance(t *testing.T) *Options {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("boots a real machine; not in -short")
-	}
 	o := &Options{
 		Dir: t.TempDir(), K3s: labK3s, Auth: os.Getenv("ATOLL_KUBEFLOW_AUTH"), Log: t.Output(),
-		Manifests: cmp.Or(os.Getenv("KUBEFLOW"), "../../../shared/upstream/kubeflow-26.03.tar.zst"),
-	}
-	if _, err := os.Stat(o.Manifests); err != nil {
-		t.Skip("the real manifests are not here: ", err)
+		Manifests: Manifests(t),
 	}
 	if _, err := os.Stat(filepath.Join(labK3s, "k3s")); err != nil {
 		t.Skip("no lab k3s release; make lab-k3s builds it")

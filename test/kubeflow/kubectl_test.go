@@ -1,6 +1,3 @@
-// Package kubeflow checks the appliance of Kubeflow from within: it drives a cluster in which
-// its stack is installed, by kubectl alone. The cluster may be in a guest that "make kubeflow"
-// booted, or any other.
 package kubeflow
 
 import (

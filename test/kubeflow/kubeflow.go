@@ -34,7 +34,7 @@ type Options struct {
 	Full bool
 	// Dir is a folder to write to. What an earlier run has left there is replaced.
 	Dir string
-	// Manifests is a folder or tar archive with upstream's manifests; see Unpack.
+	// Manifests is a folder or tar archive with upstream's manifests; the error says how they lie in it.
 	Manifests string
 	// K3s is the folder of a k3s release.
 	K3s string
@@ -59,7 +59,7 @@ func Build(ctx context.Context, o *Options) (image, tar string, err error) {
 	if err != nil {
 		return fail(err)
 	}
-	sources, err := Unpack(ctx, o.Manifests, filepath.Join(o.Dir, "sources"))
+	sources, err := unpack(ctx, o.Manifests, filepath.Join(o.Dir, "sources"))
 	if err != nil {
 		return fail(err)
 	}
@@ -121,7 +121,7 @@ func (o *Options) define() (string, error) {
 
 // list returns the names that the appliance's images are fetched by, once what is pinned by
 // a digest has those of the images that are here.
-func (o *Options) list(ctx context.Context, sources *Sources, flags []string) ([]string, error) {
+func (o *Options) list(ctx context.Context, sources Sources, flags []string) ([]string, error) {
 	names, err := ListImages(ctx, o.Atoll, flags)
 	if err != nil {
 		return nil, err

@@ -5,22 +5,22 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// Sources are upstream's manifests on disk.
-type Sources struct {
-	dir string
-	// Places are a folder or file for each of the stack's sources.
-	Places map[string]string
-}
+// Sources are upstream's manifests on disk: a folder or file for each of the stack's sources.
+type Sources map[string]string
 
-// Unpack copies upstream's manifests to a folder, whose former content it removes: from a
+// modified are the sources whose trees may differ from upstream's.
+var modified = []string{"kubeflow-manifests", "argo-workflows"}
+
+// unpack copies upstream's manifests to a folder, whose former content it removes: from a
 // folder that holds them, or from a tar archive of one.
-func Unpack(ctx context.Context, from, dir string) (*Sources, error) {
+func unpack(ctx context.Context, from, dir string) (Sources, error) {
 	info, err := os.Stat(from)
 	if err != nil {
 		return nil, errNotHere(from, err)
@@ -39,7 +39,7 @@ func Unpack(ctx context.Context, from, dir string) (*Sources, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unpacking %s: %w", from, err)
 	}
-	s := &Sources{dir, map[string]string{}}
+	s := Sources{}
 	for name, places := range map[string][]string{
 		"kubeflow-manifests": {"kubeflow-26.03", "manifests-26.03"},
 		"argo-workflows":     {"argo-workflows-3.7.3"},
@@ -52,29 +52,28 @@ func Unpack(ctx context.Context, from, dir string) (*Sources, error) {
 		if i < 0 {
 			return nil, errNotHere(filepath.Join(from, places[0]), fs.ErrNotExist)
 		}
-		s.Places[name] = filepath.Join(dir, places[i])
+		s[name] = filepath.Join(dir, places[i])
 	}
 	return s, nil
 }
 
-// Flags tell atoll where the sources are. Their trees may differ from upstream's: what is
-// pinned by a digest has another image's here.
-func (s *Sources) Flags() []string {
-	flags := []string{"--allow-modified", "kubeflow-manifests,argo-workflows"}
-	for name, place := range s.Places {
-		flags = append(flags, "--source", name+"="+place)
+// Flags tell atoll where the sources are.
+func (s Sources) Flags() []string {
+	flags := []string{"--allow-modified", strings.Join(modified, ",")}
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		flags = append(flags, "--source", name+"="+s[name])
 	}
 	return flags
 }
 
 // Repin replaces the digests that manifests pin images by with those of the images that
 // labimages has under these names, with those of a folder of programs, and returns of how many.
-func Repin(ctx context.Context, labimages, programs string, s *Sources, names []string) (int, error) {
+func Repin(ctx context.Context, labimages, programs string, s Sources, names []string) (int, error) {
 	pinned := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.Contains(n, "@") })
 	if len(pinned) == 0 {
 		return 0, nil
 	}
-	list := filepath.Join(s.dir, "pinned")
+	list := s["kubeflow-manifests"] + ".pinned"
 	if err := writeLines(list, pinned); err != nil {
 		return 0, err
 	}
@@ -90,7 +89,7 @@ func Repin(ctx context.Context, labimages, programs string, s *Sources, names []
 			pairs = append(pairs, [2][]byte{[]byte(old), []byte(digest)})
 		}
 	}
-	return len(pairs), replaceAll(s.Places["kubeflow-manifests"], pairs)
+	return len(pairs), replaceAll(s["kubeflow-manifests"], pairs)
 }
 
 // replaceAll replaces texts in every file of a folder.

@@ -28,20 +28,24 @@ import (
 //go:embed appliance.yaml full.yaml overlay full
 var files embed.FS
 
-// Options are what Build works with. Full, Auth, Users and Log may be zero.
+// Options are what Build works with. All that follows LabImages may be zero.
 type Options struct {
-	// Full takes full.yaml, not appliance.yaml.
-	Full bool
 	// Dir is a folder to write to. What an earlier run has left there is replaced.
 	Dir string
 	// Manifests is a folder or tar archive with upstream's manifests; the error says how they lie in it.
 	Manifests string
 	// K3s is the folder of a k3s release.
 	K3s string
-	// Atoll and LabImages are programs.
-	Atoll, LabImages string
 	// Programs is the folder of images that test/programs writes.
 	Programs string
+	// Atoll and LabImages are programs.
+	Atoll, LabImages string
+	// Full takes full.yaml, not appliance.yaml.
+	Full bool
+	// Overlays are folders of kustomizations besides those of the definition.
+	Overlays []string
+	// Plans are for the image that holds plans against an API server.
+	Plans []string
 	// Auth is the way to sign in. Default: that of the definition.
 	Auth string
 	// Users may log in besides those of the definition.
@@ -100,9 +104,6 @@ func (o *Options) define() (string, error) {
 		d.Auth = o.Auth
 	}
 	d.Host.Users = append(d.Host.Users, o.Users...)
-	if text, err = yaml.Marshal(d); err != nil {
-		return "", err
-	}
 	for _, dir := range d.Overlays {
 		to := filepath.Join(o.Dir, dir)
 		if err := os.RemoveAll(to); err != nil {
@@ -115,6 +116,10 @@ func (o *Options) define() (string, error) {
 		if err := os.CopyFS(to, from); err != nil {
 			return "", err
 		}
+	}
+	d.Overlays = append(d.Overlays, o.Overlays...)
+	if text, err = yaml.Marshal(d); err != nil {
+		return "", err
 	}
 	return path, os.WriteFile(path, text, 0o644)
 }
@@ -137,8 +142,11 @@ func (o *Options) list(ctx context.Context, sources Sources, flags []string) ([]
 // under the given names.
 func (o *Options) serve(list string, names, flags []string) []string {
 	const both = `"$0" lock "$@" && exec "$0" build --frozen "$@"`
-	args := []string{"serve", "-dir", filepath.Join(o.Dir, "registry"), "-stand-ins", list, "-programs", o.Programs, "--", "sh", "-c", both, o.Atoll}
-	return slices.Concat(args, flags, Mirrors(names))
+	args := []string{"serve", "-dir", filepath.Join(o.Dir, "registry"), "-stand-ins", list, "-programs", o.Programs}
+	for _, p := range o.Plans {
+		args = append(args, "-plan", p)
+	}
+	return slices.Concat(args, []string{"--", "sh", "-c", both, o.Atoll}, flags, Mirrors(names))
 }
 
 // Mirrors are the flags of atoll that send each registry of the names to labimages'.

@@ -25,7 +25,7 @@ import (
 	"atoll/bundle/manifest"
 )
 
-//go:embed appliance.yaml full.yaml overlay full
+//go:embed appliance.yaml full.yaml overlay small full
 var files embed.FS
 
 // Options are what Build works with. All that follows LabImages may be zero.

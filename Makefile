@@ -8,6 +8,7 @@ SHELL = /bin/sh
 export CGO_ENABLED ?= 0
 
 K3S   = build/k3s
+PROGRAMS = build/programs
 ATOLL = build/atoll
 LAB   = test/lab/appliance.yaml
 
@@ -17,7 +18,7 @@ export KUBEFLOW
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: lab kubeflow test test-boot-disks lint lab-k3s atoll deps bench bench-mirror clean
+.PHONY: lab kubeflow test test-boot-disks lint lab-k3s programs atoll deps bench bench-mirror clean
 
 lab: deps lab-k3s atoll
 	go build -o build/labimages ./test/labimages
@@ -25,16 +26,15 @@ lab: deps lab-k3s atoll
 		scripts/lab.sh {registry} $(ATOLL) $(LAB)
 	$(ATOLL) boot test/lab/build/lab.raw
 
-kubeflow: deps lab-k3s atoll
+kubeflow: deps lab-k3s atoll programs
 	go build -o build/labimages ./test/labimages
-	go run ./test/programs $(if $(FULL),-full) build/programs
 	@mkdir -p $(KUBEFLOW_DIR) && { [ -f $(KUBEFLOW_DIR)/key ] || ssh-keygen -q -t ed25519 -N "" -C lab -f $(KUBEFLOW_DIR)/key; }
 	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) $(if $(FULL),-full) $(if $(AUTH),-auth $(AUTH)) \
 		-key $(KUBEFLOW_DIR)/key.pub $(KUBEFLOW_DIR)
 	@echo "the password, once it is ready: ssh -i $(KUBEFLOW_DIR)/key -p 8022 lab@127.0.0.1 sudo atoll node secret user-password" >&2
 	$(ATOLL) boot --memory $(if $(FULL),14336,10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
 
-test: deps lint lab-k3s
+test: deps lint lab-k3s $(if $(wildcard $(KUBEFLOW)),programs)
 	go test -timeout 60m ./...
 	cd test/k3s/node && go test ./internal/...
 
@@ -50,6 +50,10 @@ lint:
 # its own; the second run takes seconds.
 lab-k3s: deps
 	go run ./test/k3s $(K3S)
+
+# Upstream's programs, for places where their images cannot be reached: "make kubeflow".
+programs: deps
+	go run ./test/programs $(if $(FULL),-full) $(PROGRAMS)
 
 atoll:
 	go build -trimpath -ldflags "-s -w" -o $(ATOLL) ./cmd/atoll

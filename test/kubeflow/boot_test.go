@@ -75,11 +75,14 @@ func TestKubeflowBoot(t *testing.T) {
 func needAppliance(t *testing.T) *Options {
 	t.Helper()
 	o := &Options{
-		Dir: t.TempDir(), K3s: labK3s, Auth: os.Getenv("ATOLL_KUBEFLOW_AUTH"), Log: t.Output(),
+		Dir: t.TempDir(), K3s: labK3s, Programs: "../../build/programs", Auth: os.Getenv("ATOLL_KUBEFLOW_AUTH"), Log: t.Output(),
 		Manifests: Manifests(t),
 	}
 	if _, err := os.Stat(filepath.Join(labK3s, "k3s")); err != nil {
 		t.Skip("no lab k3s release; make lab-k3s builds it")
+	}
+	if err := Bootable(o.Programs); err != nil {
+		t.Skip(err)
 	}
 	for _, tool := range []string{"qemu-system-x86_64", "qemu-img", "mmdebstrap", "docker-registry"} {
 		if _, err := exec.LookPath(tool); err != nil {

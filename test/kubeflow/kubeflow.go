@@ -59,6 +59,9 @@ func Build(ctx context.Context, o *Options) (image, tar string, err error) {
 	fail := func(err error) (string, string, error) {
 		return "", "", fmt.Errorf("building Kubeflow's appliance: %w", err)
 	}
+	if err := Bootable(o.Programs); err != nil {
+		return fail(err)
+	}
 	definition, err := o.define()
 	if err != nil {
 		return fail(err)

@@ -16,32 +16,8 @@ import (
 
 	"atoll/bundle"
 	"atoll/bundle/manifest"
-	"atoll/bundle/source"
-	"atoll/bundle/stack"
-	"atoll/images"
+	"atoll/test/kubeflow"
 )
-
-// kubeflowManifests are the real ones, beside the repository. One of their files is
-// shortened, so their tree has another hash than upstream's.
-const kubeflowManifests = "../../shared/upstream/kubeflow-26.03.tar.zst"
-
-// unpackKubeflow gives a folder with Kubeflow's sources, and what names them to atoll.
-func unpackKubeflow(t *testing.T) (dir string, sources map[string]string) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("builds, or boots, an appliance; not in -short")
-	}
-	if _, err := os.Stat(kubeflowManifests); err != nil {
-		t.Skip("the real manifests are not here: ", err)
-	}
-	dir = t.TempDir()
-	run(t, "tar", "-C", dir, "--zstd", "-xf", kubeflowManifests)
-	return dir, map[string]string{
-		"kubeflow-manifests": filepath.Join(dir, "kubeflow-26.03"),
-		"argo-workflows":     filepath.Join(dir, "argo-workflows-3.7.3"),
-		"jobset":             filepath.Join(dir, "jobset-0.10.1/manifests.yaml"),
-	}
-}
 
 // needLab gives the absolute path of the lab k3s release, and skips where it or a tool is
 // not there.
@@ -87,7 +63,7 @@ var published = regexp.MustCompile(`4K/VkmDd1q1Orb3xAt82zu8gk7Ad6ReFR4LCP9UeYE90
 // TestKubeflow makes the appliance of Kubeflow from the real manifests up to the disk
 // image, with a small image under each of the real names.
 func TestKubeflow(t *testing.T) {
-	dir, sources := unpackKubeflow(t)
+	dir, sources := kubeflow.Unpack(t)
 	release := needLab(t)
 	atoll, labimages := programs(t, dir)
 	definition := filepath.Join(dir, "appliance.yaml")
@@ -95,7 +71,7 @@ func TestKubeflow(t *testing.T) {
 	if err := os.WriteFile(definition, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	flags := []string{"-f", definition, "--allow-modified", "kubeflow-manifests,argo-workflows"}
+	flags := []string{"-f", definition, "--allow-modified", strings.Join(kubeflow.Modified, ",")}
 	for name, place := range sources {
 		flags = append(flags, "--source", name+"="+place)
 	}
@@ -225,13 +201,17 @@ func repin(t *testing.T, dir, labimages, tree string, names []string) {
 // TestKubeflowDryRun boots a lab appliance that holds the plans of Kubeflow, one for each
 // way to sign in, against its API server: the definitions for real, all else as a dry run.
 func TestKubeflowDryRun(t *testing.T) {
-	dir, sources := unpackKubeflow(t)
+	dir, sources := kubeflow.Unpack(t)
 	release := needLab(t)
 	atoll, labimages := programs(t, dir)
 	flags := []string{"serve", "-dir", filepath.Join(dir, "registry")}
 	for _, auth := range []string{"authservice", "oauth2-proxy"} {
 		path := filepath.Join(dir, auth+".json")
-		if err := os.WriteFile(path, kubeflowPlan(t, sources, auth), 0o644); err != nil {
+		plan, err := kubeflow.Plan(t, sources, auth).Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, plan, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		flags = append(flags, "-plan", path)
@@ -253,28 +233,4 @@ func TestKubeflowDryRun(t *testing.T) {
 		text, _ := os.ReadFile(console)
 		t.Fatalf("boot: %v; the console's end:\n%s", err, text[max(0, len(text)-8192):])
 	}
-}
-
-func kubeflowPlan(t *testing.T, places map[string]string, auth string) []byte {
-	t.Helper()
-	s, err := stack.Load("kubeflow")
-	if err != nil {
-		t.Fatal(err)
-	}
-	opts := &images.Options{Sources: places, AllowModified: []string{"kubeflow-manifests", "argo-workflows"}}
-	trees := map[string]*source.Tree{}
-	for _, src := range s.Sources {
-		if trees[src.Name], err = images.ReadSource(src, opts); err != nil {
-			t.Fatal(err)
-		}
-	}
-	plan, _, err := manifest.Plan(t.Context(), manifest.Input{Stack: s, Definition: &bundle.Definition{Auth: auth, IncludeImages: []string{"*"}}, Sources: trees})
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := plan.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
 }

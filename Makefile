@@ -1,5 +1,6 @@
 # make lab    build the lab appliance and boot it until it is ready
-# make test   every test, a real boot among them
+# make kubeflow  the same with Kubeflow, as far as its programs can be had; KUBEFLOW=PATH has its manifests
+# make test   every test, real boots among them
 # make test-boot-disks  boots of machines with several disks, ten minutes
 # make bench  atoll beside its peers: rendering; make bench-mirror: mirroring
 
@@ -10,15 +11,28 @@ K3S   = build/k3s
 ATOLL = build/atoll
 LAB   = test/lab/appliance.yaml
 
+KUBEFLOW     ?= $(abspath ../shared/upstream/kubeflow-26.03.tar.zst)
+KUBEFLOW_DIR = build/kubeflow
+export KUBEFLOW
+
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: lab test test-boot-disks lint lab-k3s atoll deps bench bench-mirror clean
+.PHONY: lab kubeflow test test-boot-disks lint lab-k3s atoll deps bench bench-mirror clean
 
 lab: deps lab-k3s atoll
 	go build -o build/labimages ./test/labimages
 	build/labimages serve -addr 127.0.0.1:0 -dir build/registry -- \
 		scripts/lab.sh {registry} $(ATOLL) $(LAB)
 	$(ATOLL) boot test/lab/build/lab.raw
+
+kubeflow: deps lab-k3s atoll
+	go build -o build/labimages ./test/labimages
+	go run ./test/programs $(if $(FULL),-full) build/programs
+	@mkdir -p $(KUBEFLOW_DIR) && { [ -f $(KUBEFLOW_DIR)/key ] || ssh-keygen -q -t ed25519 -N "" -C lab -f $(KUBEFLOW_DIR)/key; }
+	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) $(if $(FULL),-full) $(if $(AUTH),-auth $(AUTH)) \
+		-key $(KUBEFLOW_DIR)/key.pub $(KUBEFLOW_DIR)
+	@echo "the password, once it is ready: ssh -i $(KUBEFLOW_DIR)/key -p 8022 lab@127.0.0.1 sudo atoll node secret user-password" >&2
+	$(ATOLL) boot --memory $(if $(FULL),14336,10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
 
 test: deps lint lab-k3s
 	go test -timeout 60m ./...

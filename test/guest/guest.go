@@ -248,3 +248,18 @@ func WaitFor(ctx context.Context, check func() error) error {
 		}
 	}
 }
+
+// Alone waits until no other test of this machine runs a guest, and keeps others from it
+// until the test ends. Packages are tested side by side, and an emulated machine that shares
+// two processors with another one is late for its own limits.
+func Alone(t testing.TB) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), "atoll-test-guest.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatalf("waiting for other guests: %v", err)
+	}
+}

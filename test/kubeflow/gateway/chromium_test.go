@@ -18,6 +18,12 @@ func TestChromium(t *testing.T) {
 		} else {
 			site = site.OAuth2Proxy()
 		}
+		// As through "atoll boot --forward 8443:443".
+		t.Run("another port", func(t *testing.T) {
+			site := site
+			site.Host = "node:8443"
+			site.CheckSession(m.chromium(t), func() {})
+		})
 		t.Run("https", func(t *testing.T) {
 			site.CheckSession(m.chromium(t), func() {
 				m.stop("dex")
@@ -38,7 +44,7 @@ func (m *mesh) chromium(t *testing.T) *chromium.Browser {
 		t.Fatal(err)
 	}
 	o := chromium.Options{
-		Hosts:        map[string]string{"node:80": httpPort, "node:443": httpsPort},
+		Hosts:        map[string]string{"node:80": httpPort, "node:443": httpsPort, "node:8443": httpsPort},
 		Certificates: []*x509.Certificate{cert},
 	}
 	if dir := os.Getenv("ATOLL_PICTURES"); dir != "" {

@@ -91,12 +91,16 @@ func runBoot(ctx context.Context, e *env, o bootOptions, image string) (err erro
 		Forwards: forwards, OnForward: told.forward, Timeout: o.timeout,
 		PowerOff: o.overlay != "", Console: console, OnStatus: told.status, Log: e.log,
 	}
+	life := ctx
 	if len(forwards) > 0 {
 		var stop func()
-		ctx, stop = stay(ctx, told, &opts)
+		life, stop = stay(ctx, told, &opts)
 		defer stop()
 	}
-	res, err := qemu.Boot(ctx, image, &opts)
+	res, err := qemu.Boot(life, image, &opts)
+	if ctx.Err() != nil && err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprint(e.stderr, oneLineEach(err)) // or only that it was interrupted would be told
+	}
 	if o.junit != "" {
 		err = errors.Join(err, bundle.WriteFile(o.junit, func(f *os.File) error { return qemu.WriteJUnit(f, image, res, err) }))
 	}

@@ -8,9 +8,11 @@ package guest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,8 +39,11 @@ type Config struct {
 	MemoryMiB int
 	CPUs      int
 	Ports     []int // of the guest, to forward besides SSHPort and StatusPort
-	User      string
-	Key       *Key
+	// Addrs are where forwards begin, by the port of the guest, like those of an earlier
+	// guest that a browser knows: see [Guest.Addrs]. Default: free ports.
+	Addrs map[int]string
+	User  string
+	Key   *Key
 }
 
 // Guest is a machine that runs.
@@ -80,7 +85,7 @@ func Boot(ctx context.Context, t testing.TB, c Config) *Guest {
 	}
 	ports := append([]int{SSHPort, StatusPort}, c.Ports...)
 	for _, p := range ports {
-		args = append(args, "--forward", fmt.Sprintf("0:%d", p))
+		args = append(args, "--forward", fmt.Sprintf("%s:%d", cmp.Or(c.Addrs[p], "0"), p))
 	}
 	g.cmd = exec.CommandContext(ctx, c.Atoll, args...)
 	g.cmd.Cancel = func() error { g.cut(); return nil }
@@ -160,6 +165,13 @@ func (g *Guest) Addr(port int) string {
 		panic(fmt.Sprintf("port %d of the guest is not forwarded", port))
 	}
 	return addr
+}
+
+// Addrs are the addresses of all forwards, by the port of the guest.
+func (g *Guest) Addrs() map[int]string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.addrs)
 }
 
 // Said is what "atoll boot" has said so far: a line for each phase, and what one waits for.

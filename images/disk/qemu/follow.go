@@ -44,15 +44,17 @@ func (m *machine) follow(ctx context.Context, res *Result, o Options) error {
 			}
 			res.Status = s
 			o.OnStatus(s)
-			switch {
-			case until != nil: // it was ready, and what it does now is its user's
-			case s.State == bundle.StateReady:
+			if until != nil { // it was ready, and what it does now is its user's
+				continue
+			}
+			switch s.State {
+			case bundle.StateReady:
 				res.Duration = time.Since(m.started)
 				if err := o.OnReady(res); err != nil {
 					return err
 				}
 				limit, until = nil, o.Until
-			case s.State == bundle.StateFailed:
+			case bundle.StateFailed:
 				return m.failed(s)
 			}
 		case <-until:

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"atoll/bundle"
 )
 
 // Forward leads TCP connections to an address of the host to a port of the guest.
@@ -96,7 +98,7 @@ func nic(network bool, forwards []Forward) string {
 		return "none"
 	}
 	var b strings.Builder
-	b.WriteString("user,model=virtio-net-pci")
+	b.WriteString("user,model=virtio-net-pci,mac=" + bundle.BootMAC)
 	if !network {
 		b.WriteString(",restrict=on,ipv6=off")
 	}

@@ -62,7 +62,7 @@ func FuzzParseForward(f *testing.F) {
 		if again, err := ParseForward(fwd.String()); err != nil || again != fwd {
 			t.Errorf("%q is %s, which is %v, %v", text, fwd, again, err)
 		}
-		if words := nic(false, []Forward{fwd}); strings.Count(words, ",") != 4 || strings.Count(words, ":") != 3 {
+		if words := nic(false, []Forward{fwd}); strings.Count(words, ",") != 5 || strings.Count(words, ":") != 8 {
 			t.Errorf("%q makes QEMU's %q", text, words)
 		}
 	})
@@ -76,9 +76,9 @@ func TestNIC(t *testing.T) {
 		want     string
 	}{
 		{false, nil, "none"},
-		{true, nil, "user,model=virtio-net-pci"},
-		{false, forwards, "user,model=virtio-net-pci,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:8443-:443,hostfwd=tcp:0.0.0.0:8080-:80"},
-		{true, forwards[:1], "user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:8443-:443"},
+		{true, nil, "user,model=virtio-net-pci,mac=02:61:74:6f:6c:6c"},
+		{false, forwards, "user,model=virtio-net-pci,mac=02:61:74:6f:6c:6c,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:8443-:443,hostfwd=tcp:0.0.0.0:8080-:80"},
+		{true, forwards[:1], "user,model=virtio-net-pci,mac=02:61:74:6f:6c:6c,hostfwd=tcp:127.0.0.1:8443-:443"},
 	} {
 		if got := nic(tc.network, tc.forwards); got != tc.want {
 			t.Errorf("got %s, want %s", got, tc.want)

@@ -124,7 +124,7 @@ func (m *machine) end(ctx context.Context, powerOff bool) error {
 	}
 	limit, command := 10*time.Second, "quit"
 	if powerOff {
-		limit, command = 3*time.Minute, "system_powerdown" // slow without KVM
+		limit, command = 10*time.Minute, "system_powerdown" // slow without KVM
 	}
 	if m.qmp.execute(command) != nil { // QEMU is going already
 		limit = 10 * time.Second

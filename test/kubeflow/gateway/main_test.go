@@ -1,0 +1,117 @@
+// Package gateway tests the gateway of the Kubeflow stack, for each way to sign in: a real
+// Envoy, configured by a real istiod from the objects of the rendered stack, with Dex and
+// what signs people in behind it, and a server that shows what it was sent in the place of
+// each published service. All runs in network and mount namespaces of its own, with the
+// names and ports of the cluster, and needs no Kubernetes.
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"atoll/test/kubeflow"
+)
+
+// inside is set in the process that has namespaces of its own.
+const inside = "ATOLL_TEST_GATEWAY"
+
+// skip says why the tests cannot run here, if so.
+var skip error
+
+func TestMain(m *testing.M) {
+	if os.Getenv(inside) != "" {
+		if skip = enter(); skip == nil {
+			os.Exit(m.Run())
+		}
+		fmt.Fprintln(os.Stderr, skip)
+		os.Exit(1)
+	}
+	dir, err := os.MkdirTemp("", "gateway")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = buildPrograms(dir)
+	}
+	if err != nil {
+		skip = err
+		os.Exit(m.Run())
+	}
+	status := again(dir)
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+// again runs these tests in new namespaces, and in a new user namespace for who is not
+// root: user_namespaces(7).
+func again(dir string) int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inside+"="+dir)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if uid := os.Getuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	err := cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		fmt.Println("no namespaces here, so no gateway either:", err)
+	}
+	return 0
+}
+
+// enter makes 10.0.0.0/8 addresses of this machine, and lets the names of the cluster be
+// written.
+func enter() error {
+	for _, args := range [][]string{{"link", "set", "lo", "up"}, {"addr", "add", "10.0.0.1/8", "dev", "lo"}} {
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %v: %w\n%s", args, err, out)
+		}
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("making mounts private: %w", err)
+	}
+	return nil
+}
+
+// programs are what test/programs builds, and the program that stands in for AuthService.
+var programs = []string{"pilot-discovery", "pilot-agent", "envoy", "dex", "oauth2-proxy"}
+
+// buildPrograms looks for the programs and builds the one that is ours, outside of the
+// namespaces, where modules can be fetched.
+func buildPrograms(dir string) error {
+	for _, name := range programs {
+		if _, err := program(name); err != nil {
+			return err
+		}
+	}
+	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "authservice"), ".")
+	cmd.Dir = "../authservice"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the stand-in for AuthService: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// program returns the path of a program.
+func program(name string) (string, error) {
+	if name == "authservice" {
+		return filepath.Join(os.Getenv(inside), name), nil
+	}
+	root, err := kubeflow.Root()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(root, "build/programs", name)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("%s is not built; make programs builds it: %w", name, err)
+	}
+	return path, nil
+}

@@ -1,13 +1,17 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -16,6 +20,7 @@ import (
 // A browser keeps cookies and follows redirects as a person's does.
 type browser struct {
 	*http.Client
+	set []*http.Cookie // that it was given
 }
 
 // A page is what a browser shows in the end.
@@ -33,7 +38,7 @@ func newBrowser(t *testing.T) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &browser{&http.Client{
+	return &browser{Client: &http.Client{
 		Jar: secureJar{jar},
 		Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
@@ -77,6 +82,7 @@ func (b *browser) do(t *testing.T, req *http.Request) page {
 		t.Fatalf("%s %s: %v", req.Method, req.URL, err)
 	}
 	defer resp.Body.Close()
+	b.set = append(b.set, resp.Cookies()...)
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatalf("%s %s: %v", req.Method, req.URL, err)
@@ -139,4 +145,70 @@ func (b *browser) signIn(t *testing.T, start, password string) page {
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	return b.follow(t, b.do(t, req))
+}
+
+// cookies returns the header that the browser would send to a page of the node.
+func (b *browser) cookies(t *testing.T) string {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, "https://node/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range b.Jar.Cookies(req.URL) {
+		req.AddCookie(c)
+	}
+	return req.Header.Get("Cookie")
+}
+
+// stage is what the script of a page sees of a browser, and prints what the script does.
+const stage = `
+global.document = {cookie: process.argv[1], getElementById: () => ({})};
+global.fetch = async (url, options) => (console.log(JSON.stringify({url, ...options})), {status: 201, json: async () => ({afterLogoutURL: "/home"})});
+global.location = {replace: (url) => console.log(JSON.stringify({go: url}))};
+`
+
+var script = regexp.MustCompile(`(?s)<script>(.*)</script>`)
+
+// runPage runs the script of the page that signs out and does what it wants: one request,
+// then another page.
+func (b *browser) runPage(t *testing.T, p page) page {
+	t.Helper()
+	code := script.FindStringSubmatch(p.body)
+	if code == nil {
+		t.Fatalf("%s has no script:\n%s", p.url, p.body)
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("node is not installed, so no page's script runs")
+	}
+	out, err := exec.Command(node, "-e", stage+code[1], "a=b; "+b.cookies(t)+"; c=d").Output()
+	if err != nil {
+		t.Fatalf("the page's script: %v", err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(out))
+	var ask struct {
+		URL, Method string
+		Headers     map[string]string
+	}
+	var then struct{ Go string }
+	if err := errors.Join(decoder.Decode(&ask), decoder.Decode(&then)); err != nil || then.Go != "/home" {
+		t.Fatalf("the page's script did this: %s, %v", out, err)
+	}
+	to, err := p.url.Parse(ask.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest(ask.Method, to.String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range ask.Headers {
+		req.Header.Set(k, v)
+	}
+	answer := b.do(t, req)
+	var home struct{ AfterLogoutURL string }
+	if err := json.Unmarshal([]byte(answer.body), &home); err != nil || answer.status != http.StatusCreated {
+		t.Fatalf("%s %s: %d\n%s", req.Method, req.URL, answer.status, answer.body)
+	}
+	return b.get(t, "https://node"+home.AfterLogoutURL)
 }

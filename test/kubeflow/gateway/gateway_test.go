@@ -1,9 +1,10 @@
 package gateway
 
 import (
+	"fmt"
 	"net/http"
-	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -39,18 +40,56 @@ func TestSignIn(t *testing.T) {
 	})
 }
 
-func TestDump(t *testing.T) {
-	m := startMesh(t, render(t, "authservice"))
-	_ = m
-	os.WriteFile("/tmp/signin/dump.json", admin(t, "/config_dump"), 0o600)
-	b := newBrowser(t)
-	for _, u := range []string{"http://node/", "https://node/", "https://node/dex/x", "https://node/dex%2Fx"} {
-		p := b.get(t, u)
-		t.Log(u, p.status, p.header, p.body)
-	}
-	req, _ := http.NewRequest("OPTIONS", "https://node/jupyter/x", nil)
-	req.Header.Set("kubeflow-userid", "admin@evil")
-	p := b.do(t, req)
-	t.Log(p.status, p.header, p.body)
-	t.Fail()
+// TestSignOut does what the dashboard's button does: it opens the page that the dashboard's
+// settings name (kubeflow/kubeflow#7654).
+func TestSignOut(t *testing.T) {
+	eachAuth(t, func(t *testing.T, m *mesh) {
+		b := newBrowser(t)
+		b.signIn(t, "https://node/", password)
+		cookie := b.cookies(t)
+		m.echo.take()
+
+		dashboard := m.podOf(t, "Deployment", "kubeflow", "centraldashboard", t.TempDir())
+		p := b.get(t, "https://node"+dashboard.env["LOGOUT_URL"])
+		switch {
+		case m.auth == "authservice":
+			if p.status != http.StatusOK {
+				t.Fatalf("%s: %d\n%s", p.url, p.status, p.body)
+			}
+			p = b.runPage(t, p)
+		case p.status != http.StatusFound:
+			t.Errorf("%s: %d\n%s", p.url, p.status, p.body)
+		}
+		p = b.follow(t, p)
+		if !strings.HasPrefix(p.url.Path, "/dex/auth") && !strings.Contains(p.body, "/oauth2/start") {
+			t.Errorf("ends at %s, %d:\n%s", p.url, p.status, p.body)
+		}
+		status, _ := send(t, httpsPort, "GET /jupyter/x HTTP/1.1\r\nhost: node\r\ncookie: "+b.cookies(t)+"\r\n\r\n")
+		m.wantNothing(t, fmt.Sprintf("after signing out, %d", status))
+		if m.auth == "authservice" {
+			status, _ := send(t, httpsPort, "GET /jupyter/x HTTP/1.1\r\nhost: node\r\ncookie: "+cookie+"\r\n\r\n")
+			m.wantNothing(t, fmt.Sprintf("with the old cookie, %d", status))
+		}
+	})
+}
+
+// TestSessionCookies: they are Secure. AuthService's must not be HttpOnly: its page for
+// signing out reads it.
+func TestSessionCookies(t *testing.T) {
+	eachAuth(t, func(t *testing.T, m *mesh) {
+		b := newBrowser(t)
+		b.signIn(t, "https://node/", password)
+		if len(b.set) == 0 {
+			t.Error("no cookies")
+		}
+		for _, c := range b.set {
+			if !c.Secure {
+				t.Errorf("%s is not Secure: %s", c.Name, c.Raw)
+			}
+			session := c.Name == "authservice_session" || c.Name == "oauth2_proxy_kubeflow"
+			if session && c.HttpOnly == (m.auth == "authservice") {
+				t.Errorf("HttpOnly of %s is %v", c.Name, c.HttpOnly)
+			}
+		}
+	})
 }

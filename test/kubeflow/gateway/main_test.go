@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -81,13 +83,14 @@ func enter() error {
 	return nil
 }
 
-// programs are what test/programs builds, and the program that stands in for AuthService.
-var programs = []string{"pilot-discovery", "pilot-agent", "envoy", "dex", "oauth2-proxy"}
+// built are the programs that test/programs makes.
+var built = []string{"pilot-discovery", "pilot-agent", "envoy", "dex", "oauth2-proxy"}
 
-// buildPrograms looks for the programs and builds the one that is ours, outside of the
-// namespaces, where modules can be fetched.
+// buildPrograms looks for the programs, and makes what else the tests need where modules
+// can be fetched, which is not within the namespaces: the stand-in for AuthService, and the
+// template of Envoy's own configuration, which is in Istio's module.
 func buildPrograms(dir string) error {
-	for _, name := range programs {
+	for _, name := range built {
 		if _, err := program(name); err != nil {
 			return err
 		}
@@ -97,19 +100,31 @@ func buildPrograms(dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the stand-in for AuthService: %w\n%s", err, out)
 	}
-	return nil
+	cmd = exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "istio.io/istio")
+	cmd.Dir = "../../programs/modules/istio"
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("looking for Istio's module: %w", err)
+	}
+	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "tools/packaging/common", bootstrap))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, bootstrap), data, 0o600)
 }
 
-// program returns the path of a program.
+const bootstrap = "envoy_bootstrap.json"
+
+// program returns the path of a program, or of another file that the tests need.
 func program(name string) (string, error) {
-	if name == "authservice" {
+	if !slices.Contains(built, name) {
 		return filepath.Join(os.Getenv(inside), name), nil
 	}
 	root, err := kubeflow.Root()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(root, "build/programs", name)
+	path := filepath.Join(root, "build/programs/bin", name)
 	if _, err := os.Stat(path); err != nil {
 		return "", fmt.Errorf("%s is not built; make programs builds it: %w", name, err)
 	}

@@ -201,7 +201,7 @@ func (m *mesh) startIstio(t *testing.T, kubeconfig string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bootstrap, err := program("envoy_bootstrap.json")
+	template, err := program(bootstrap)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func (m *mesh) startIstio(t *testing.T, kubeconfig string) {
 		"SERVICE_ACCOUNT": "istio-ingressgateway-service-account", "FILE_MOUNTED_CERTS": "true",
 		"ISTIO_META_CLUSTER_ID": "Kubernetes", "ISTIO_METAJSON_LABELS": `{"app":"istio-ingressgateway","istio":"ingressgateway"}`,
 		"PROXY_CONFIG": fmt.Sprintf(`{"discoveryAddress":"%s:15010","controlPlaneAuthPolicy":"NONE","binaryPath":%q,"configPath":%q,"proxyBootstrapTemplatePath":%q}`,
-			istiodIP, envoy, dir, bootstrap),
+			istiodIP, envoy, dir, template),
 	}, args: []string{"proxy", "router", "--domain", "istio-system.svc.cluster.local", "--proxyLogLevel=warning"}})
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -49,9 +48,6 @@ func (m *mesh) startAuth(t *testing.T) {
 		resp, err := http.Get(url)
 		if err == nil && resp.StatusCode != http.StatusOK {
 			err = fmt.Errorf("%s answers %s", url, resp.Status)
-		}
-		if os.Getenv("NODEX") != "" {
-			return nil
 		}
 		return err
 	})

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,15 +56,20 @@ func TestKubeflowBoot(t *testing.T) {
 		g.Cut()
 		t.Logf("atoll boot said:\n%s", g.Said())
 	})
-	t.Run("first boot", func(t *testing.T) {
+	t.Run("to the end", func(t *testing.T) {
 		g := boot(t, config)
 		report(t, g)
 		check(t, g)
-		g.Cut()
-	})
-	t.Run("boot after a power cut", func(t *testing.T) {
-		g := boot(t, config)
-		report(t, g)
+		t.Run("anonymous", func(t *testing.T) { checkAnonymous(t, g) })
+		// Somebody is signed in when the power fails, and still is afterwards.
+		again := sync.OnceFunc(func() {
+			g.Cut()
+			config.Addrs = g.Addrs()
+			g = boot(t, config)
+			report(t, g)
+		})
+		checkSignIn(t, g, o.Auth, again)
+		again() // where there is no browser
 		if err := g.PowerOff(t.Context()); err != nil {
 			t.Error(err)
 		}

@@ -100,6 +100,8 @@ func Start(ctx context.Context, t testing.TB, o Options) *Browser {
 		chromedp.Flag("host-resolver-rules", strings.Join(append(rules, "MAP * ~NOTFOUND"), ", ")),
 		chromedp.Flag("ignore-certificate-errors-spki-list", strings.Join(pins, ",")),
 		chromedp.Flag("disable-component-update", true),
+		// What plain HTTP does is to be seen. The other names are chromedp's.
+		chromedp.Flag("disable-features", "HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,Translate,BlinkGenPropertyTrees"),
 	)
 	if os.Geteuid() == 0 {
 		flags = append(flags, chromedp.NoSandbox) // it does not run as root with one
@@ -196,7 +198,7 @@ func do[T any](b *Browser, what string, action chromedp.Action[T]) T {
 	value, err := chromedp.Run(ctx, action)
 	if err != nil {
 		b.Picture("failed")
-		b.t.Fatalf("%s: %v; the page is\n%+v", what, err, b.Page())
+		b.t.Fatalf("%s: %v; the page is\n%+v\nafter %+v", what, err, b.Page(), b.Visits())
 	}
 	return value
 }

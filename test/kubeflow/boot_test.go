@@ -1,6 +1,7 @@
 package kubeflow
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -22,7 +23,7 @@ const labK3s = "../../build/k3s"
 
 // TestKubeflowBoot makes the appliance from upstream's manifests and programs and boots it:
 // with a power cut in the middle of the first boot, to Ready, through the checks of what
-// runs in it, and after another power cut to Ready again.
+// runs in it, and after another power cut, in the middle of a session, to Ready again.
 func TestKubeflowBoot(t *testing.T) {
 	o := needAppliance(t)
 	guest.Alone(t)
@@ -55,19 +56,22 @@ func TestKubeflowBoot(t *testing.T) {
 		g.Cut()
 		t.Logf("atoll boot said:\n%s", g.Said())
 	})
-	t.Run("first boot", func(t *testing.T) {
-		g := boot(t, config)
-		report(t, g)
-		check(t, g)
+	g := boot(t, config)
+	report(t, g)
+	check(t, g)
+	again := func() { // with forwards that a browser knows
 		g.Cut()
-	})
-	t.Run("boot after a power cut", func(t *testing.T) {
-		g := boot(t, config)
+		config.Addrs = g.Addrs()
+		g = boot(t, config)
 		report(t, g)
-		if err := g.PowerOff(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
+	}
+	t.Run("sign-in", func(t *testing.T) { checkSignIn(t, g, o.Auth, again) })
+	if config.Addrs == nil { // it was skipped
+		again()
+	}
+	if err := g.PowerOff(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // needAppliance builds the programs that make the appliance, and skips the test where
@@ -75,7 +79,7 @@ func TestKubeflowBoot(t *testing.T) {
 func needAppliance(t *testing.T) *Options {
 	t.Helper()
 	o := &Options{
-		Dir: t.TempDir(), K3s: labK3s, Programs: "../../build/programs", Auth: os.Getenv("ATOLL_KUBEFLOW_AUTH"), Log: t.Output(),
+		Dir: t.TempDir(), K3s: labK3s, Programs: "../../build/programs", Auth: cmp.Or(os.Getenv("ATOLL_KUBEFLOW_AUTH"), "oauth2-proxy"), Log: t.Output(),
 		Manifests: Manifests(t),
 	}
 	if _, err := os.Stat(filepath.Join(labK3s, "k3s")); err != nil {
@@ -175,6 +179,7 @@ func check(t *testing.T, g *guest.Guest) {
 		{"certificates of webhooks", TestWebhookCertificates},
 		{"renewal", TestRenewal},
 		{"mesh", TestMesh},
+		{"anonymous", func(t *testing.T) { checkAnonymous(t, g) }},
 	} {
 		began := time.Now()
 		t.Run(c.name, c.run)

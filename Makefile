@@ -18,7 +18,7 @@ export KUBEFLOW
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: lab kubeflow test test-boot-disks lint lab-k3s programs atoll deps bench bench-mirror clean
+.PHONY: lab kubeflow test test-boot-disks lint lab-k3s programs atoll deps browser bench bench-mirror clean
 
 lab: deps lab-k3s atoll
 	go build -o build/labimages ./test/labimages
@@ -34,7 +34,7 @@ kubeflow: deps lab-k3s atoll programs
 	@echo "the password, once it is ready: ssh -i $(KUBEFLOW_DIR)/key -p 8022 lab@127.0.0.1 sudo atoll node secret user-password" >&2
 	$(ATOLL) boot --memory $(if $(FULL),14336,10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
 
-test: deps lint lab-k3s $(if $(wildcard $(KUBEFLOW)),programs)
+test: deps lint lab-k3s $(if $(wildcard $(KUBEFLOW)),programs browser)
 	go test -timeout 60m ./...
 	cd test/k3s/node && go test ./internal/...
 
@@ -65,6 +65,10 @@ deps:
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf mke2fs=e2fsprogs fsck.vfat=dosfstools \
 		nft=nftables ip=iproute2 openssl=openssl ssh-keygen=openssh-client gpg=gnupg \
 		mdir=mtools sgdisk=gdisk skopeo=skopeo docker-registry=docker-registry zstd=zstd
+
+# For the tests that sign in as a person does.
+browser:
+	@scripts/need.sh chromium=chromium /usr/share/fonts/truetype/dejavu=fonts-dejavu-core
 
 bench: deps atoll
 	go run ./test/bench rendering -runs 5 $(ATOLL)

@@ -100,8 +100,8 @@ func TestNothingPassesWithoutProvider(t *testing.T) {
 					t.Errorf("%s: %v", who, err)
 				}
 			}
-			m.startAuth(t)
 		})
+		m.startAuth(t)
 		t.Run("not in the mesh configuration", func(t *testing.T) {
 			m.await(t, "a request to pass again", func() error {
 				if closed(t, b) == nil {

@@ -34,7 +34,8 @@ const (
 // A mesh is a gateway that runs, with all that is behind it.
 type mesh struct {
 	*stackSet
-	dir   string // has config/ and mesh, which istiod watches
+	dir   string            // has config/ and mesh, which istiod watches
+	ip    map[string]string // of services, by their names
 	echo  *echo
 	procs map[string]*exec.Cmd
 }
@@ -42,7 +43,7 @@ type mesh struct {
 // startMesh runs the gateway of a stack, until the test ends.
 func startMesh(t *testing.T, s *stackSet) *mesh {
 	t.Helper()
-	m := &mesh{stackSet: s, dir: t.TempDir(), echo: &echo{}, procs: map[string]*exec.Cmd{}}
+	m := &mesh{stackSet: s, dir: t.TempDir(), ip: map[string]string{}, echo: &echo{}, procs: map[string]*exec.Cmd{}}
 	m.fitLab(t)
 	cluster := m.services(t)
 	kubeconfig := serveKube(t, m.dir, cluster)
@@ -112,6 +113,7 @@ func (m *mesh) services(t *testing.T) map[string][]*unstructured.Unstructured {
 		if name == "istio-ingressgateway" {
 			ip = gatewayIP
 		}
+		m.ip[host] = ip
 		fmt.Fprintf(hosts, "%s %s\n", ip, host)
 		service.Object["spec"].(map[string]any)["clusterIP"] = ip
 		var ports []any

@@ -2,10 +2,8 @@ package gateway
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -32,14 +30,14 @@ func (m *mesh) startAuth(t *testing.T) {
 	switch m.auth {
 	case "authservice":
 		p := m.podOf(t, "StatefulSet", "istio-system", "oidc-authservice", filepath.Join(m.dir, "authservice"))
-		ip := address(t, "authservice.istio-system.svc.cluster.local")
+		ip := m.ip["authservice.istio-system.svc.cluster.local"]
 		p.env["SERVER_HOSTNAME"], p.env["READINESS_PROBE_PORT"] = ip, "18081"
 		p.env["OIDC_STATE_STORE_PATH"] = filepath.Join(filepath.Dir(p.env["SESSION_STORE_PATH"]), "oidc_state.db")
 		m.run(t, "authservice", p)
 		url = "http://" + ip + ":18081/"
 	case "oauth2-proxy":
 		p := m.podOf(t, "Deployment", "oauth2-proxy", "oauth2-proxy", filepath.Join(m.dir, "oauth2-proxy"))
-		ip := address(t, "oauth2-proxy.oauth2-proxy.svc.cluster.local")
+		ip := m.ip["oauth2-proxy.oauth2-proxy.svc.cluster.local"]
 		p.args[0] = "--http-address=" + ip + ":80"
 		m.run(t, "oauth2-proxy", p)
 		url = "http://" + ip + "/ready"
@@ -51,13 +49,4 @@ func (m *mesh) startAuth(t *testing.T) {
 		}
 		return err
 	})
-}
-
-func address(t *testing.T, host string) string {
-	t.Helper()
-	addresses, err := net.LookupHost(host)
-	if err != nil || len(addresses) != 1 || !strings.HasPrefix(addresses[0], "10.") {
-		t.Fatalf("%s: %v, %v", host, addresses, err)
-	}
-	return addresses[0]
 }

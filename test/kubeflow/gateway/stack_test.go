@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,7 +82,7 @@ func objectsOf(t *testing.T, plan *bundle.Plan) []*unstructured.Unstructured {
 		for _, key := range secret.Keys {
 			text := value
 			if key.Hash == "bcrypt" {
-				hash, err := bcrypt.GenerateFromPassword([]byte(value), bcrypt.MinCost)
+				hash, err := bcrypt.GenerateFromPassword([]byte(value), bcrypt.DefaultCost)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -141,13 +143,22 @@ func items(o map[string]any, fields ...string) []map[string]any {
 }
 
 // values returns what a ConfigMap or a Secret holds.
-func values(o *unstructured.Unstructured) map[string]string {
-	found := map[string]string{}
-	for _, field := range []string{"data", "stringData"} {
-		m, _, _ := unstructured.NestedStringMap(o.Object, field)
-		for k, v := range m {
-			found[k] = v
+func values(t *testing.T, o *unstructured.Unstructured) map[string]string {
+	t.Helper()
+	found, _, _ := unstructured.NestedStringMap(o.Object, "data")
+	if o.GetKind() == "Secret" {
+		for k, v := range found {
+			data, err := base64.StdEncoding.DecodeString(v)
+			if err != nil {
+				t.Fatalf("Secret %s: %v", o.GetName(), err)
+			}
+			found[k] = string(data)
 		}
+		plain, _, _ := unstructured.NestedStringMap(o.Object, "stringData")
+		if found == nil {
+			found = map[string]string{}
+		}
+		maps.Copy(found, plain)
 	}
 	return found
 }
@@ -186,7 +197,7 @@ func (s *stackSet) podOf(t *testing.T, kind, namespace, name, dir string) pod {
 			mustMkdir(t, path)
 			continue
 		}
-		for key, data := range values(s.find(t, "ConfigMap", namespace, config)) {
+		for key, data := range values(t, s.find(t, "ConfigMap", namespace, config)) {
 			file := filepath.Join(path, key)
 			if sub, ok := mount["subPath"].(string); ok {
 				if sub != key {
@@ -209,7 +220,7 @@ func (s *stackSet) podOf(t *testing.T, kind, namespace, name, dir string) pod {
 	for _, from := range items(container, "envFrom") {
 		for field, kind := range map[string]string{"configMapRef": "ConfigMap", "secretRef": "Secret"} {
 			if name, ok, _ := unstructured.NestedString(from, field, "name"); ok {
-				for k, v := range values(s.find(t, kind, namespace, name)) {
+				for k, v := range values(t, s.find(t, kind, namespace, name)) {
 					p.env[k] = places.Replace(v)
 				}
 			}
@@ -220,7 +231,7 @@ func (s *stackSet) podOf(t *testing.T, kind, namespace, name, dir string) pod {
 		for field, kind := range map[string]string{"configMapKeyRef": "ConfigMap", "secretKeyRef": "Secret"} {
 			if name, ok, _ := unstructured.NestedString(e, "valueFrom", field, "name"); ok {
 				key, _, _ := unstructured.NestedString(e, "valueFrom", field, "key")
-				value = values(s.find(t, kind, namespace, name))[key]
+				value = values(t, s.find(t, kind, namespace, name))[key]
 			}
 		}
 		p.env[e["name"].(string)] = places.Replace(value)

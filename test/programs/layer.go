@@ -35,8 +35,7 @@ const fastest = 1
 
 // assemble makes the image of a row, of one layer.
 func (b *builder) assemble(ctx context.Context, i image) (v1.Image, error) {
-	l := &layer{have: map[string]bool{}}
-	l.w = tar.NewWriter(&l.data)
+	l := newLayer()
 	if err := b.fill(ctx, l, i); err != nil {
 		return nil, err
 	}
@@ -148,6 +147,12 @@ type layer struct {
 	data bytes.Buffer
 	w    *tar.Writer
 	have map[string]bool
+}
+
+func newLayer() *layer {
+	l := &layer{have: map[string]bool{}}
+	l.w = tar.NewWriter(&l.data)
+	return l
 }
 
 // add writes a header and its content. The name has no slash at either end.

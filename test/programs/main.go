@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -38,7 +39,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("programs", flag.ContinueOnError)
 	full := flags.Bool("full", false, "build the whole set, not only the small one")
 	list := flags.Bool("list", false, "print the table and build nothing")
-	only := flags.String("only", "", "build the images of these repositories alone, with commas between")
+	only := flags.String("only", "", "build the images of these repositories, with commas between, and leave the others of the folder as they are")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -52,13 +53,13 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return build(ctx, flags.Arg(0), wanted)
+	return build(ctx, flags.Arg(0), wanted, *only != "")
 }
 
 // choose returns the images of the table that are asked for.
 func choose(table []image, full bool, only string) ([]image, error) {
 	if only == "" {
-		return slices.DeleteFunc(table, func(i image) bool { return i.full && !full }), nil
+		return slices.DeleteFunc(table, func(i image) bool { return i.full && !full || i.small && full }), nil
 	}
 	var chosen []image
 	for _, name := range strings.Split(only, ",") {
@@ -71,8 +72,9 @@ func choose(table []image, full bool, only string) ([]image, error) {
 	return chosen, nil
 }
 
-// build makes the images that are not in the folder yet, and names them all in its index.
-func build(ctx context.Context, dir string, table []image) error {
+// build makes the images that are not in the folder yet, and names them all in its index:
+// beside the others that it has, where these are to stay.
+func build(ctx context.Context, dir string, table []image, keep bool) error {
 	b, err := newBuilder(dir)
 	if err != nil {
 		return err
@@ -91,6 +93,17 @@ func build(ctx context.Context, dir string, table []image) error {
 		}
 		for _, r := range i.repositories() {
 			entries = append(entries, imagedir.Entry{Repository: r, Descriptor: d})
+		}
+	}
+	if keep {
+		others, err := imagedir.Read(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, o := range others {
+			if !slices.ContainsFunc(entries, func(e imagedir.Entry) bool { return e.Repository == o.Repository }) {
+				entries = append(entries, o)
+			}
 		}
 	}
 	return imagedir.WriteIndex(dir, entries)

@@ -33,6 +33,7 @@ type image struct {
 	wants      []string // what upstream's manifests name
 	kind       kind
 	full       bool              // of the whole set only
+	small      bool              // of the small set only
 	note       string            // for the table
 	programs   map[string]string // compiled programs by their places
 	own        map[string]string // packages of this repository by their places
@@ -52,6 +53,9 @@ const (
 	istio       = "istio.io/istio/"
 	certManager = "github.com/cert-manager/cert-manager/cmd/"
 	argo        = "github.com/argoproj/argo-workflows/v3/cmd/"
+	katib       = "github.com/kubeflow/katib/cmd/"
+	knative     = "knative.dev/serving/cmd/"
+	kserve      = "github.com/kserve/kserve/cmd/"
 )
 
 // programs are in the order of the table's images.
@@ -71,6 +75,23 @@ var programs = []program{
 	{name: "argoexec", module: "argo", pkg: argo + "argoexec",
 		links: map[string]string{"workflow/executor/osspecific/signal_linux.go": "signal_darwin.go"}},
 	{name: "gofakes3", module: "gofakes3", pkg: "github.com/johannesboyne/gofakes3/cmd/gofakes3"},
+	{name: "weed", module: "seaweedfs", pkg: "github.com/seaweedfs/seaweedfs/weed"},
+	{name: "katib-controller", module: "katib", pkg: katib + "katib-controller/v1beta1"},
+	{name: "katib-db-manager", module: "katib", pkg: katib + "db-manager/v1beta1"},
+	{name: "katib-ui", module: "katib", pkg: katib + "ui/v1beta1"},
+	{name: "file-metricscollector", module: "katib", pkg: katib + "metricscollector/v1beta1/file-metricscollector"},
+	{name: "trainer-controller-manager", module: "trainer", pkg: "github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager"},
+	{name: "jobset", module: "jobset", pkg: "sigs.k8s.io/jobset"},
+	{name: "knative-activator", module: "knative", pkg: knative + "activator"},
+	{name: "knative-autoscaler", module: "knative", pkg: knative + "autoscaler"},
+	{name: "knative-controller", module: "knative", pkg: knative + "controller"},
+	{name: "knative-queue", module: "knative", pkg: knative + "queue"},
+	{name: "knative-webhook", module: "knative", pkg: knative + "webhook"},
+	{name: "kserve-controller", module: "kserve", pkg: kserve + "manager"},
+	{name: "kserve-localmodel-controller", module: "kserve", pkg: kserve + "localmodel"},
+	{name: "kserve-llmisvc-controller", module: "kserve", pkg: kserve + "llmisvc"},
+	{name: "spark-operator", module: "spark-operator", pkg: "github.com/kubeflow/spark-operator/v2/cmd/operator"},
+	{name: "kube-rbac-proxy", module: "kube-rbac-proxy", pkg: "github.com/brancz/kube-rbac-proxy/cmd/kube-rbac-proxy"},
 }
 
 // network are the packages of the programs that set up a pod's redirection.
@@ -84,6 +105,12 @@ var iptables = map[string]string{
 	"usr/sbin/ip6tables":         "xtables-nft-multi",
 	"usr/sbin/ip6tables-save":    "xtables-nft-multi",
 	"usr/sbin/ip6tables-restore": "xtables-nft-multi",
+}
+
+// shell are the tools that SeaweedFS's probes call.
+var shell = map[string]string{
+	"usr/bin/sh": "busybox", "usr/bin/grep": "busybox", "usr/bin/seq": "busybox", "usr/bin/sleep": "busybox",
+	"usr/bin/test": "busybox", "usr/bin/touch": "busybox", "usr/bin/wget": "busybox",
 }
 
 // images is the table.
@@ -155,7 +182,7 @@ func images() []image {
 			entrypoint: []string{"/usr/local/bin/mysql-entrypoint"}, cmd: []string{"mysqld"},
 		}, {
 			wants: []string{"docker.io/chrislusf/seaweedfs:4.00"}, kind: otherBrand,
-			note:       "gofakes3, which takes any key",
+			small: true, note: "gofakes3, which takes any key",
 			programs:   map[string]string{"bin/gofakes3": "gofakes3"},
 			entrypoint: []string{"/bin/gofakes3"},
 		}, {
@@ -164,6 +191,65 @@ func images() []image {
 			envoy:  "usr/local/bin/envoy",
 			debian: []string{"libc6"}, user: "1000",
 			entrypoint: []string{"/usr/local/bin/envoy", "-c"}, cmd: []string{"/etc/envoy.yaml"},
+		}, {
+			wants: []string{"docker.io/chrislusf/seaweedfs:4.00"}, kind: otherVersion, full: true,
+			programs: map[string]string{"usr/bin/weed": "weed"},
+			debian:   []string{"busybox-static"}, links: shell, folders: map[string]int64{"data": 0o777},
+			entrypoint: []string{"/usr/bin/weed"}, user: "1000",
 		},
+		katibImage("katib-controller", "katib-controller"),
+		katibImage("katib-db-manager", "katib-db-manager"),
+		katibImage("katib-ui", "katib-ui"),
+		katibImage("file-metrics-collector", "file-metricscollector"),
+		manager("ghcr.io/kubeflow/trainer/trainer-controller-manager:v2.1.0", "trainer-controller-manager"),
+		manager("registry.k8s.io/jobset/jobset:v0.10.1", "jobset", "us-central1-docker.pkg.dev/k8s-staging-images/jobset/jobset:v0.10.1"),
+		knativeImage("activator"),
+		knativeImage("autoscaler"),
+		knativeImage("controller"),
+		knativeImage("queue"),
+		knativeImage("webhook"),
+		manager("docker.io/kserve/kserve-controller:v0.16.0", "kserve-controller"),
+		manager("docker.io/kserve/kserve-localmodel-controller:v0.16.0", "kserve-localmodel-controller"),
+		manager("docker.io/kserve/llmisvc-controller:v0.16.0", "kserve-llmisvc-controller"),
+		{
+			wants: []string{"ghcr.io/kubeflow/spark-operator/controller:2.5.0"}, kind: real, full: true,
+			note:       "without Spark: no spark-submit",
+			programs:   map[string]string{"usr/bin/spark-operator": "spark-operator"},
+			folders:    map[string]int64{"etc/k8s-webhook-server/serving-certs": 0o777, "home/spark": 0o777},
+			entrypoint: []string{"/usr/bin/spark-operator"}, user: "185:185",
+		}, {
+			wants: []string{"quay.io/brancz/kube-rbac-proxy:v0.18.0", "quay.io/brancz/kube-rbac-proxy:v0.13.1", "quay.io/brancz/kube-rbac-proxy:v0.8.0"},
+			kind:  real, full: true, note: "v0.18.0 for all three",
+			programs:   map[string]string{"usr/local/bin/kube-rbac-proxy": "kube-rbac-proxy"},
+			entrypoint: []string{"/usr/local/bin/kube-rbac-proxy"}, user: "65532:65532",
+		},
+	}
+}
+
+// katibImage is one of Katib's: a program in its working folder.
+func katibImage(repository, program string) image {
+	return image{
+		wants: []string{"ghcr.io/kubeflow/katib/" + repository + ":v0.19.0"}, kind: real, full: true,
+		programs:   map[string]string{"app/" + program: program},
+		entrypoint: []string{"./" + program}, workDir: "/app",
+	}
+}
+
+// knativeImage is one of Knative's, which manifests pin by a digest.
+func knativeImage(name string) image {
+	return image{
+		wants: []string{"gcr.io/knative-releases/knative.dev/serving/cmd/" + name}, kind: real, full: true,
+		note:       "wanted by a digest, of 1.21.1",
+		programs:   map[string]string{"ko-app/" + name: "knative-" + name},
+		entrypoint: []string{"/ko-app/" + name}, user: "65532:65532", env: []string{"KO_DATA_PATH=/var/run/ko"},
+	}
+}
+
+// manager is a controller as Kubebuilder's template makes its image.
+func manager(wants, program string, more ...string) image {
+	return image{
+		wants: append([]string{wants}, more...), kind: real, full: true,
+		programs:   map[string]string{"manager": program},
+		entrypoint: []string{"/manager"}, user: "65532:65532",
 	}
 }

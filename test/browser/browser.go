@@ -6,6 +6,7 @@
 package browser
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -28,9 +29,6 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// patience is how long a page may take. Nothing is quick in a guest without KVM.
-const patience = 3 * time.Minute
-
 // Options are what a browser knows.
 type Options struct {
 	// Hosts are where "HOST:PORT" of a URL leads: an address and a port.
@@ -39,6 +37,8 @@ type Options struct {
 	Certificates []*x509.Certificate
 	// Pictures is the folder for pictures of pages. Default: one that goes with the test.
 	Pictures string
+	// Patience is how long a page may take. Default: a minute.
+	Patience time.Duration
 }
 
 // Browser is a window that runs until its test ends.
@@ -46,6 +46,7 @@ type Browser struct {
 	t        testing.TB
 	ctx      context.Context
 	pictures string
+	patience time.Duration
 	hosts    []string // of Options
 
 	mu     sync.Mutex
@@ -74,7 +75,7 @@ func Start(ctx context.Context, t testing.TB, o Options) *Browser {
 	if err != nil {
 		t.Skip("chromium is not installed (package chromium)")
 	}
-	b := &Browser{t: t, pictures: o.Pictures}
+	b := &Browser{t: t, pictures: o.Pictures, patience: cmp.Or(o.Patience, time.Minute)}
 	if b.pictures == "" {
 		b.pictures = t.TempDir()
 	}
@@ -95,10 +96,12 @@ func Start(ctx context.Context, t testing.TB, o Options) *Browser {
 		chromedp.ExecPath(program),
 		chromedp.UserDataDir(t.TempDir()), // pins count only with one
 		chromedp.WindowSize(1280, 900),
-		chromedp.WSURLReadTimeout(patience),
+		chromedp.WSURLReadTimeout(b.patience),
 		chromedp.Flag("host-resolver-rules", strings.Join(append(rules, "MAP * ~NOTFOUND"), ", ")),
 		chromedp.Flag("ignore-certificate-errors-spki-list", strings.Join(pins, ",")),
 		chromedp.Flag("disable-component-update", true),
+		// What plain HTTP does is to be seen. The other names are chromedp's.
+		chromedp.Flag("disable-features", "HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,Translate,BlinkGenPropertyTrees"),
 	)
 	if os.Geteuid() == 0 {
 		flags = append(flags, chromedp.NoSandbox) // it does not run as root with one
@@ -190,12 +193,12 @@ func (b *Browser) Visits() []Visit {
 // do runs an action, which must succeed.
 func do[T any](b *Browser, what string, action chromedp.Action[T]) T {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, b.patience)
 	defer cancel()
 	value, err := chromedp.Run(ctx, action)
 	if err != nil {
 		b.Picture("failed")
-		b.t.Fatalf("%s: %v; the page is\n%+v", what, err, b.Page())
+		b.t.Fatalf("%s: %v; the page is\n%+v\nafter %+v", what, err, b.Page(), b.Visits())
 	}
 	return value
 }
@@ -251,7 +254,7 @@ func (b *Browser) Page() Page {
 func (b *Browser) Await(what string, is func(Page) bool) Page {
 	b.t.Helper()
 	var p Page
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && b.ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(b.patience); time.Now().Before(deadline) && b.ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
 		if p = b.Page(); p.URL != "" && is(p) {
 			b.Picture(what)
 			return p
@@ -265,7 +268,7 @@ func (b *Browser) Await(what string, is func(Page) bool) Page {
 // Cookie is one of the cookies of all hosts.
 func (b *Browser) Cookie(name string) (*network.Cookie, bool) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, b.patience)
 	defer cancel()
 	all, err := chromedp.Call(ctx, storage.GetCookies, storage.GetCookiesParams{})
 	if err != nil {

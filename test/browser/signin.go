@@ -18,7 +18,7 @@ type Site struct {
 
 // AuthService and OAuth2Proxy return the site with what is known of them.
 func (s Site) AuthService() Site {
-	s.Cookie, s.SignOut = "authservice_session", "/authservice/logout"
+	s.Cookie, s.SignOut = "authservice_session", "/authservice/site/after_logout"
 	return s
 }
 

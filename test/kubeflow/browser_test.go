@@ -42,6 +42,7 @@ func checkSignIn(t *testing.T, g *guest.Guest, auth string, restart func()) {
 	o := browser.Options{
 		Hosts:        map[string]string{node + ":80": g.Addr(80), node + ":443": g.Addr(443)},
 		Certificates: []*x509.Certificate{cert},
+		Patience:     patience,
 	}
 	start := func(t *testing.T) *browser.Browser {
 		o := o

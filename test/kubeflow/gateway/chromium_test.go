@@ -18,19 +18,22 @@ func TestChromium(t *testing.T) {
 		} else {
 			site = site.OAuth2Proxy()
 		}
+		dashboard := m.podOf(t, "Deployment", "kubeflow", "centraldashboard", m.dir)
+		if got := dashboard.env["LOGOUT_URL"]; got != site.SignOut {
+			t.Errorf("the dashboard's button leads to %s, want %s", got, site.SignOut)
+		}
 		// As through "atoll boot --forward 8443:443".
 		t.Run("another port", func(t *testing.T) {
 			site := site
 			site.Host = "node:8443"
 			site.CheckSession(m.chromium(t), func() {})
 		})
-		t.Run("https", func(t *testing.T) {
-			site.CheckSession(m.chromium(t), func() {
-				m.stop("dex")
-				m.stop(m.auth)
-				m.startSignIn(t)
-			})
-		})
+		restart := func() {
+			m.stop("dex")
+			m.stop(m.auth)
+			m.startSignIn(t) // for all of this test
+		}
+		t.Run("https", func(t *testing.T) { site.CheckSession(m.chromium(t), restart) })
 		t.Run("http", func(t *testing.T) { site.CheckPlain(m.chromium(t)) })
 	})
 }

@@ -6,6 +6,10 @@ import (
 	"github.com/distribution/reference"
 )
 
+// NodeRegistry is the registry on the node that its users push to. What is named there is
+// made on the node: no bundle brings it.
+const NodeRegistry = "registry.atoll.svc.cluster.local"
+
 // CanonicalReference gives an image's full name, the way containerd asks for it:
 // "busybox" is docker.io/library/busybox:latest. A reference with a tag and a
 // digest keeps both. Docker Hub's other host names are its first one.

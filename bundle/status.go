@@ -24,7 +24,7 @@ type Status struct {
 	Updated time.Time `json:"updated"`
 }
 
-// PhaseStatus is one step of the first boot: prepare, registry, k3s, then the plan's phases.
+// PhaseStatus is one step of the first boot: prepare, registry, k3s, registry-rw, then the plan's phases.
 type PhaseStatus struct {
 	Name  string `json:"name"`
 	State string `json:"state"`

@@ -28,7 +28,7 @@ const (
 )
 
 // neighbourPorts are scanned: all that a node of ours or of Kubernetes has or may have.
-const neighbourPorts = "1-1024,2379-2382,5000,6443-6444,8080,8443,8472,9099-9100,9180,10248-10260,30000-30100,32767"
+const neighbourPorts = "1-1024,2379-2382,5000-5001,6443-6444,8080,8443,8472,9099-9100,9180,10248-10260,30000-30100,32767"
 
 // What the site of the lab node keeps secret: the hash of a password, and a file.
 const (
@@ -57,7 +57,8 @@ func newNeighbour(t *testing.T, dir string) *neighbour {
 		{"addr", "add", neighbourAddr, "dev", "tap0"},
 		{"addr", "add", "fd00:a7::1/64", "dev", "tap0", "nodad"},
 		{"link", "set", "tap0", "up"},
-		{"route", "add", "10.42.0.0/15", "via", nodeAddr}, // pods and services
+		{"route", "add", "10.42.0.0/15", "via", nodeAddr},     // pods and services
+		{"route", "add", "203.0.113.254/32", "via", nodeAddr}, // where pods reach the node
 	} {
 		if err := ns.Run("ip", args...); err != nil {
 			t.Logf("the lab node has no neighbour: %v", err)
@@ -171,6 +172,7 @@ func (n *neighbour) visit(t *testing.T) {
 		{"-tcp", neighbourPorts, "-want", "22,80,9180", nodeAddr},
 		{"-tcp", neighbourPorts, "-want", "22,9180", nodeAddr6}, // hostPorts are of IPv4 alone here
 		{"-tcp", "443", "10.43.0.1"},                            // the API server's service
+		{"-tcp", "5000-5001,6443", "203.0.113.254"},
 	} {
 		out, err := n.ns.Command(n.probe, append([]string{"scan"}, args...)...).CombinedOutput()
 		t.Logf("neighbour: %s", out)
@@ -194,7 +196,7 @@ func (n *neighbour) visit(t *testing.T) {
 	if out := n.ssh(t, "atoll node status 2>&1; sudo atoll node status"); !strings.Contains(out, "hint: it may quote logs") || !strings.Contains(out, "Deployment atoll-ports/gate") {
 		t.Errorf("atoll node status, and by root:\n%s", out)
 	}
-	if out := n.ssh(t, "ps -o user:20= -C atoll | tr -d ' ' | sort -u; systemctl is-active atoll-firewall atoll-status; systemctl --failed --plain --no-legend list-units 'atoll-*'"); out != "atoll-status\nroot\nactive\nactive\n" {
+	if out := n.ssh(t, "ps -o user:20= -C atoll | tr -d ' ' | sort -u; systemctl is-active atoll-firewall atoll-status atoll-registry-writable; systemctl --failed --plain --no-legend list-units 'atoll-*'"); out != "atoll-registry\natoll-status\nroot\nactive\nactive\nactive\n" {
 		t.Errorf("users of atoll's processes, and its units:\n%s", out)
 	}
 	n.noSecrets(t)

@@ -152,6 +152,36 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// TestChooseMadeOnNode: what somebody pushes to the node's registry is nothing to mirror, and
+// nothing to take out of the plan, whatever the definition says of other images.
+func TestChooseMadeOnNode(t *testing.T) {
+	s := shop()
+	const made = bundle.NodeRegistry + "/n/made:1"
+	s.FS.(fstest.MapFS)["web/all.yaml"].Data = append(s.FS.(fstest.MapFS)["web/all.yaml"].Data, []byte(`---
+apiVersion: v1
+kind: Pod
+metadata: {name: made, namespace: n}
+spec: {containers: [{name: c, image: "`+made+`", args: ["`+bundle.NodeRegistry+`/n/pushed:1"]}]}
+---
+apiVersion: lab.test/v1
+kind: Runtime
+metadata: {name: made}
+spec: {containers: [{name: c, image: "`+made+`"}]}
+`)...)
+	for _, d := range []bundle.Definition{{}, {IncludeImages: []string{"*"}}, {ExcludeImages: []string{"*m*a*:1"}}} {
+		p, f := planOf(t, s, &d)
+		got := strings.Join(lines(f), "\n") + "\n"
+		for _, want := range []string{made + " required, made on the node\n", bundle.NodeRegistry + "/n/pushed:1 runtime, made on the node\n"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%+v: images lack %q:\n%s", d, want, got)
+			}
+		}
+		if text := string(encode(t, p)); strings.Count(text, made) != 2 {
+			t.Errorf("%+v: the plan has not both objects that run it", d)
+		}
+	}
+}
+
 // TestChooseRefuses: whatever nothing comes of is told, never passed over.
 func TestChooseRefuses(t *testing.T) {
 	stale := func(change func(*stack.Stack)) *stack.Stack {
@@ -170,6 +200,7 @@ func TestChooseRefuses(t *testing.T) {
 		{"include", shop(), bundle.Definition{IncludeImages: []string{"*rocm*"}}, `includeImages[0]: "*rocm*" is no image`},
 		{"exclude", shop(), bundle.Definition{ExcludeImages: []string{"lab.test/x:1"}}, `excludeImages[0]: "lab.test/x:1" is no image`},
 		{"required", shop(), bundle.Definition{ExcludeImages: []string{"*web*"}}, "lab.test/web:1 is required: web: Pod n/web"},
+		{"made on the node", shop(), bundle.Definition{Images: []string{bundle.NodeRegistry + "/n/made:1"}}, "is made on the node"},
 		{"denied", shop(), bundle.Definition{Images: []string{"lab.test/never:1"}}, "a placeholder"},
 		{"overlay", shop(), bundle.Definition{Overlays: []string{"absent"}}, "overlay absent"},
 		{"optional", stale(func(s *stack.Stack) { s.Optional[0].Images = "lab.test/rocm*" }), bundle.Definition{}, "rocm"},

@@ -30,6 +30,27 @@ type Image struct {
 	Where []Place `json:"where"`
 }
 
+// MadeOnNode is why an image of the node's own registry is omitted: somebody pushes it there.
+const MadeOnNode = "made on the node"
+
+// madeOnNode tells whether the image is one of the node's own registry.
+func (i Image) madeOnNode() bool { return strings.HasPrefix(i.Reference, bundle.NodeRegistry+"/") }
+
+// upstream is the name at home of an image of the bundle that is named by the node's
+// registry, which has it below its host: registry.atoll.svc.cluster.local/docker.io/library/python:3.
+// All others are what they are.
+func upstream(ref string) string {
+	rest, ok := strings.CutPrefix(ref, bundle.NodeRegistry+"/")
+	host, _, hosted := strings.Cut(rest, "/")
+	if !ok || !hosted || !strings.ContainsAny(host, ".:") { // no namespace has them
+		return ref
+	}
+	if name, err := bundle.CanonicalReference(rest); err == nil {
+		return name
+	}
+	return ref
+}
+
 // Place is where an image is named.
 type Place struct {
 	Component string `json:"component"` // a kustomization's folder, or a file
@@ -90,7 +111,11 @@ func Images(objs []Object) (*Findings, error) {
 	out := &Findings{Doubts: slices.Compact(slices.SortedFunc(slices.Values(f.doubts), compareDoubts))}
 	for _, ref := range slices.Sorted(maps.Keys(f.found)) {
 		p := f.found[ref]
-		out.Images = append(out.Images, Image{Reference: ref, Tier: p.tier, Where: slices.SortedFunc(maps.Keys(p.where), comparePlaces)})
+		im := Image{Reference: ref, Tier: p.tier, Where: slices.SortedFunc(maps.Keys(p.where), comparePlaces)}
+		if im.madeOnNode() {
+			im.Omitted = MadeOnNode
+		}
+		out.Images = append(out.Images, im)
 	}
 	return out, nil
 }
@@ -344,6 +369,7 @@ func (f *finder) doubt(text string, n node, rule string) {
 }
 
 func (f *finder) add(ref, tier string, n node, shape, rule string) {
+	ref = upstream(ref)
 	p := f.found[ref]
 	if p == nil {
 		p = &found{tier: tier, where: map[Place]bool{}}

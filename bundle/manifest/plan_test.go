@@ -51,6 +51,11 @@ func TestPlanLab(t *testing.T) {
 		"ghcr.io/atoll-lab/probe:stable":  bundle.TierRequired,
 		"ghcr.io/atoll-lab/webhook:1.0":   bundle.TierRequired,
 		"quay.io/atoll-lab/pinned":        bundle.TierRequired,
+
+		// Made on the node, or refused there.
+		bundle.NodeRegistry + "/atoll-lab-push/probe:1": bundle.TierRequired,
+		bundle.NodeRegistry + "/atoll-lab-push/host:1":  bundle.TierRuntime,
+		bundle.NodeRegistry + "/atoll-lab/probe:1":      bundle.TierRuntime,
 	}
 	for name, tier := range want {
 		if got[name] != tier {

@@ -82,6 +82,9 @@ func (p policy) extra(ref string, at Place) error {
 	if err != nil {
 		return err
 	}
+	if (Image{Reference: name}).madeOnNode() {
+		return fmt.Errorf("image %q is made on the node, so no appliance can bring it: leave it out of %s", ref, at)
+	}
 	i := slices.IndexFunc(p.Images, func(i Image) bool { return i.Reference == name })
 	if i < 0 {
 		i = len(p.Images)
@@ -120,7 +123,7 @@ func (p policy) rank() error {
 		match, hits := glob(o.Images), 0
 		for i := range p.Images {
 			im := &p.Images[i]
-			if !match(im.Reference) {
+			if !match(im.Reference) || im.madeOnNode() {
 				continue
 			}
 			hits++
@@ -157,12 +160,13 @@ func (p policy) rank() error {
 }
 
 // each calls do for every image that matches the pattern, and says how many do. A pattern
-// without "*" may be a reference in its short form.
+// without "*" may be a reference in its short form. What is made on the node is nobody's
+// choice here.
 func (p policy) each(pattern string, do func(*Image)) int {
 	match, hits := glob(pattern), 0
 	short, err := bundle.CanonicalReference(pattern)
 	for i := range p.Images {
-		if im := &p.Images[i]; match(im.Reference) || err == nil && im.Reference == short {
+		if im := &p.Images[i]; !im.madeOnNode() && (match(im.Reference) || err == nil && im.Reference == short) {
 			hits++
 			do(im)
 		}

@@ -21,7 +21,7 @@ func prune(objs []Object, found *Findings, kinds []string) []Object {
 	omitted := map[string]bool{}
 	touched := map[string]bool{} // objects that name one
 	for _, im := range found.Images {
-		if im.Omitted == "" {
+		if im.Omitted == "" || im.madeOnNode() {
 			continue
 		}
 		omitted[im.Reference] = true

@@ -33,7 +33,9 @@ names one. With --manifests it reads any other manifests instead. It uses no net
 stack's sources are those that the lock names, or --source gives; other manifests may name
 by URL what --source gives.
 
-What looks like an image but cannot be told is reported to stderr.
+What looks like an image but cannot be told is reported to stderr. An image whose registry
+is registry.atoll.svc.cluster.local is made on the node, by whoever pushes it there: it is
+listed, and neither locked nor mirrored.
 ` + exitStatus,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -67,7 +69,11 @@ func runImages(ctx context.Context, e *env, o imagesOptions) error {
 	t := newTable(e.stdout)
 	for _, i := range found.Images {
 		tier := i.Tier
-		if i.Omitted != "" {
+		switch i.Omitted {
+		case "":
+		case manifest.MadeOnNode:
+			tier += ", " + i.Omitted
+		default:
 			tier += ", left out"
 		}
 		for _, where := range i.Where {

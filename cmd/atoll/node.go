@@ -25,13 +25,13 @@ func newNodeCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "What runs on the appliance",
-		Long:  "Node holds the commands that the appliance itself runs. People need only status and secret.",
+		Long:  "Node holds the commands that the appliance itself runs. People need only status,\nsecret and registry gc.",
 		Args:  args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
 		newNodePartCommand(e, "prepare", "Put k3s and its configuration in place", runNodePrepare),
-		newNodePartCommand(e, "registry", "Serve the bundle's images to this node", runNodeRegistry),
+		newNodeRegistryCommand(e),
 		newNodePartCommand(e, "install", "Install the stack, phase by phase", runNodeInstall),
 		newNodePublishCommand(e),
 		newNodeStatusCommand(e),
@@ -69,34 +69,6 @@ func onBundle(e *env, path, phase string, run func(*bundle.Bundle) error) error 
 
 func runNodePrepare(ctx context.Context, e *env, path string) error {
 	return onBundle(e, path, "prepare", func(b *bundle.Bundle) error { return firstboot.Prepare(ctx, b, "/", nodeOpts(e)) })
-}
-
-func runNodeRegistry(ctx context.Context, e *env, path string) error {
-	return onBundle(e, path, "registry", func(b *bundle.Bundle) error { return serveBundle(ctx, e, b) })
-}
-
-func serveBundle(ctx context.Context, e *env, b *bundle.Bundle) error {
-	opts := nodeOpts(e)
-	server := firstboot.RegistryServer(firstboot.NewRegistry(b, opts))
-	ln, err := net.Listen("tcp", firstboot.RegistryAddr)
-	if err != nil {
-		return errors.Join(err, firstboot.RegistryPhase(opts, err))
-	}
-	// Before anybody is served: what is found damaged while serving is told over it.
-	if err := firstboot.RegistryPhase(opts, nil); err != nil {
-		return errors.Join(err, ln.Close())
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(ln) }()
-	if err := notifyReady(); err != nil {
-		return err
-	}
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-		return server.Close()
-	}
 }
 
 // notifyReady tells systemd that the service is up (sd_notify(3)).

@@ -33,9 +33,12 @@ type cluster struct {
 	opts    Options
 	client  client.Client
 	core    kubernetes.Interface
-	manager *ssa.ResourceManager
+	manager *ssa.ResourceManager // applies the stack
+	own     *ssa.ResourceManager // applies what is the node's own
 	bootID  string
 	node    string // name of the node, once it is ready
+
+	kubeconfig []byte // with which it was dialled
 }
 
 // connect waits until k3s answers and its node is ready.
@@ -45,17 +48,16 @@ func connect(ctx context.Context, kubeconfig string, opts Options) (*cluster, er
 		return nil, err
 	}
 	c := &cluster{opts: opts, bootID: strings.TrimSpace(string(id))}
-	var dialled []byte
 	err = c.retry(ctx, phaseK3s, func() error {
 		// K3s writes it anew where certificates change, so one of an earlier boot may lie there.
 		data, err := os.ReadFile(kubeconfig)
-		if err == nil && !bytes.Equal(data, dialled) {
+		if err == nil && !bytes.Equal(data, c.kubeconfig) {
 			err = c.dial(data)
 		}
 		if err != nil {
 			return fmt.Errorf("%s%w", unitState(ctx), err)
 		}
-		dialled = data
+		c.kubeconfig = data
 		return c.nodeReady(ctx)
 	})
 	if err != nil && ctx.Err() != nil {
@@ -110,6 +112,7 @@ func (c *cluster) dial(kubeconfig []byte) error {
 	}
 	poller := polling.NewStatusPoller(cl, mapper, polling.Options{})
 	c.manager = ssa.NewResourceManager(cl, poller, ssa.Owner{Field: fieldManager, Group: "atoll.dev"})
+	c.own = ssa.NewResourceManager(cl, poller, ssa.Owner{Field: nodeManager, Group: "atoll.dev"})
 	c.core, c.client = core, cl
 	return nil
 }

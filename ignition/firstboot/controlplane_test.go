@@ -112,6 +112,13 @@ users: [{name: x, user: {token: secret}}], contexts: [{name: x, context: {cluste
 		return err
 	})
 	cp.playNode(t)
+	listener, err := net.Listen("tcp", WritableAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })}
+	go registry.Serve(listener) // until the test ends
+	t.Cleanup(func() { registry.Close() })
 	return cp
 }
 

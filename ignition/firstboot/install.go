@@ -70,6 +70,9 @@ func Install(ctx context.Context, b *bundle.Bundle, kubeconfig string, o *Option
 	if err != nil {
 		return fmt.Errorf("installing: waiting for k3s: %w", err)
 	}
+	if err := opts.phase(phaseWritable, func() error { return c.openWritable(ctx) }); err != nil {
+		return fmt.Errorf("installing: the registry that users push to: %w", err)
+	}
 	again := isInstalled(opts.installed, record)
 	if len(plan.Secrets) > 0 {
 		path := filepath.Join(filepath.Dir(opts.installed), filepath.Base(SecretsPath))
@@ -152,8 +155,7 @@ func (c *cluster) install(ctx context.Context, p bundle.Phase, objs []*unstructu
 // of nothing else is that done, for what has data must not be deleted.
 func (c *cluster) apply(ctx context.Context, objs []*unstructured.Unstructured) error {
 	var jobs, others []*unstructured.Unstructured
-	for _, o := range objs {
-		o = o.DeepCopy() // the answer is written into it
+	for _, o := range copies(objs) {
 		if o.GroupVersionKind().Group == "batch" && o.GetKind() == "Job" {
 			jobs = append(jobs, o)
 		} else {
@@ -167,6 +169,15 @@ func (c *cluster) apply(ctx context.Context, objs []*unstructured.Unstructured) 
 	opts.Force = true
 	_, err := c.manager.ApplyAll(ctx, jobs, opts)
 	return err
+}
+
+// copies are what to send: the API server's answer is written into it.
+func copies(objs []*unstructured.Unstructured) []*unstructured.Unstructured {
+	out := make([]*unstructured.Unstructured, len(objs))
+	for i, o := range objs {
+		out[i] = o.DeepCopy()
+	}
+	return out
 }
 
 // damage is why the registry's phase has failed, if it has: something in the bundle is not

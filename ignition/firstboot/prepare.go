@@ -56,8 +56,10 @@ func Prepare(ctx context.Context, b *bundle.Bundle, root string, o *Options) err
 		return fmt.Errorf("preparing node: %w", err)
 	}
 	opts.tell(func(s *bundle.Status) { *s = newStatus(f.Name, plan) })
-	if err := placeStatusToken(filepath.Join(root, SecretsPath), opts); err != nil {
-		opts.Log.Warn("making up the status token", "err", err)
+	for _, s := range ownSecrets {
+		if err := s.place(filepath.Join(root, SecretsPath), filepath.Dir(opts.Status)); err != nil {
+			opts.Log.Warn("making up a secret of the node's own", "secret", s.Name, "err", err)
+		}
 	}
 	return opts.phase(phasePrepare, func() error {
 		p := preparer{ctx: ctx, b: b, root: root, facts: f, opts: opts}
@@ -68,7 +70,7 @@ func Prepare(ctx context.Context, b *bundle.Bundle, root string, o *Options) err
 // newStatus has every phase of a node, pending.
 func newStatus(name string, plan *bundle.Plan) bundle.Status {
 	s := bundle.Status{Appliance: name, State: bundle.StateRunning}
-	names := []string{phasePrepare, phaseRegistry, phaseK3s}
+	names := []string{phasePrepare, phaseRegistry, phaseK3s, phaseWritable}
 	if len(plan.Secrets) > 0 {
 		names = append(names, phaseSecrets)
 	}
@@ -173,7 +175,8 @@ func (p *preparer) writeNodeName() error {
 // the node's own. With disable-default-registry-endpoint there is no fallback to the
 // registry itself, which nobody could reach. Each is named: a "*" does not apply to
 // Docker Hub in every k3s (k3s#11857); it stands for those that the bundle lacks, so that
-// their pulls fail at once and not after a time-out. A file that someone else put there
+// their pulls fail at once and not after a time-out. What users push has a registry of its
+// own, which containerd knows by the name that pods know it by. A file that someone else put there
 // stays: he knows what he does.
 func (p *preparer) writeRegistries() error {
 	const name = k3sConfig + "/registries.yaml"
@@ -181,14 +184,14 @@ func (p *preparer) writeRegistries() error {
 		p.opts.Log.Warn("registries are not Atoll's; left alone", "file", "/"+name)
 		return nil
 	}
-	endpoint := map[string]any{"endpoint": []string{"http://" + RegistryAddr}}
-	mirrors := map[string]any{"*": endpoint}
+	endpoint := func(addr string) map[string]any { return map[string]any{"endpoint": []string{"http://" + addr}} }
+	mirrors := map[string]any{"*": endpoint(RegistryAddr), bundle.NodeRegistry: endpoint(WritableLoopbackAddr)}
 	for _, im := range p.b.Images() {
 		host, _, _, _, err := bundle.SplitReference(im.Name)
 		if err != nil {
 			return err
 		}
-		mirrors[host] = endpoint
+		mirrors[host] = endpoint(RegistryAddr)
 	}
 	return p.writeYAML(name, map[string]any{"mirrors": mirrors})
 }

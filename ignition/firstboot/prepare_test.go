@@ -3,8 +3,10 @@ package firstboot
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,6 +144,20 @@ func TestPrepare(t *testing.T) {
 			t.Errorf("pulls from %s go to %q", host, e)
 		}
 	}
+	if e := registries.Mirrors["registry.atoll.svc.cluster.local"].Endpoint; len(e) != 1 || e[0] != "http://127.0.0.1:5001" {
+		t.Errorf("pulls of what users pushed go to %q", e)
+	}
+	made := read(t, filepath.Join(root, SecretsPath))
+	if made[statusToken].Value == "" || made[registryPassword].Value == "" || made[registryPassword].User != "root" {
+		t.Errorf("secrets of the node's own: %v", slices.Sorted(maps.Keys(made)))
+	}
+	password := filepath.Join(filepath.Dir(o.Status), registryPassword)
+	if info, err := os.Stat(password); err != nil || info.Mode().Perm()&0o037 != 0 {
+		t.Errorf("others may read root's password: %v, %v", info.Mode(), err)
+	}
+	if data, err := os.ReadFile(password); err != nil || strings.TrimSpace(string(data)) != made[registryPassword].Value {
+		t.Errorf("the registry does not read root's password: %v", err)
+	}
 	s, err := ReadStatus(o.Status)
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +166,7 @@ func TestPrepare(t *testing.T) {
 	for _, p := range s.Phases {
 		names = append(names, p.Name+" "+p.State)
 	}
-	if got, want := strings.Join(names, ", "), "prepare ready, registry pending, k3s pending, one pending"; got != want || s.Appliance != "lab" {
+	if got, want := strings.Join(names, ", "), "prepare ready, registry pending, k3s pending, registry-rw pending, one pending"; got != want || s.Appliance != "lab" {
 		t.Errorf("status of %s: %s, want %s", s.Appliance, got, want)
 	}
 }

@@ -34,7 +34,7 @@ import (
 func NewRegistry(b *bundle.Bundle, o *Options) http.Handler {
 	opts := o.withDefaults()
 	log := opts.Log
-	r := &registry{bundle: b, log: log, repositories: map[string]*repository{}, verifier: newVerifier(b, opts)}
+	r := &bundleRegistry{bundle: b, log: log, repositories: map[string]*repository{}, verifier: newVerifier(b, opts)}
 	for _, im := range b.Images() {
 		if err := r.add(im); err != nil {
 			log.Error("image is not whole in the bundle", "image", im.Name, "error", err)
@@ -77,8 +77,8 @@ func gate(next http.Handler) http.Handler {
 	})
 }
 
-// registry is the backend of ociserver. What it does not implement, [ociregistry.Funcs] refuses.
-type registry struct {
+// bundleRegistry is the backend of ociserver. What it does not implement, [ociregistry.Funcs] refuses.
+type bundleRegistry struct {
 	*ociregistry.Funcs
 	bundle       *bundle.Bundle
 	log          *slog.Logger
@@ -92,7 +92,7 @@ type repository struct {
 	content map[v1.Hash]v1.Descriptor
 }
 
-func (r *registry) add(im bundle.Image) error {
+func (r *bundleRegistry) add(im bundle.Image) error {
 	host, path, tag, digest, err := bundle.SplitReference(im.RefName)
 	if err != nil {
 		return err
@@ -117,7 +117,7 @@ func (r *registry) add(im bundle.Image) error {
 
 // repository finds what a request is for: in the upstream registry that the request
 // names, or else in the one at the start of the path.
-func (r *registry) repository(ctx context.Context, path string) (*repository, error) {
+func (r *bundleRegistry) repository(ctx context.Context, path string) (*repository, error) {
 	names := []string{path}
 	if ns, _ := ctx.Value(namespaceKey{}).(string); ns != "" {
 		names = []string{ns + "/" + path, path}
@@ -139,7 +139,7 @@ func (r *registry) repository(ctx context.Context, path string) (*repository, er
 }
 
 // find gives the descriptor of a blob in a repository, or the error unknown.
-func (r *registry) find(ctx context.Context, path string, digest ociregistry.Digest, unknown error) (v1.Descriptor, error) {
+func (r *bundleRegistry) find(ctx context.Context, path string, digest ociregistry.Digest, unknown error) (v1.Descriptor, error) {
 	repo, err := r.repository(ctx, path)
 	if err != nil {
 		return v1.Descriptor{}, err
@@ -155,7 +155,7 @@ func (r *registry) find(ctx context.Context, path string, digest ociregistry.Dig
 	return d, nil
 }
 
-func (r *registry) ResolveManifest(ctx context.Context, path string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+func (r *bundleRegistry) ResolveManifest(ctx context.Context, path string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
 	d, err := r.find(ctx, path, digest, ociregistry.ErrManifestUnknown)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
@@ -166,7 +166,7 @@ func (r *registry) ResolveManifest(ctx context.Context, path string, digest ocir
 	return descriptor(d, string(d.MediaType)), nil
 }
 
-func (r *registry) ResolveTag(ctx context.Context, path, tag string) (ociregistry.Descriptor, error) {
+func (r *bundleRegistry) ResolveTag(ctx context.Context, path, tag string) (ociregistry.Descriptor, error) {
 	repo, err := r.repository(ctx, path)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
@@ -178,7 +178,7 @@ func (r *registry) ResolveTag(ctx context.Context, path, tag string) (ociregistr
 	return r.ResolveManifest(ctx, path, ociregistry.Digest(h.String()))
 }
 
-func (r *registry) ResolveBlob(ctx context.Context, path string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
+func (r *bundleRegistry) ResolveBlob(ctx context.Context, path string, digest ociregistry.Digest) (ociregistry.Descriptor, error) {
 	d, err := r.find(ctx, path, digest, ociregistry.ErrBlobUnknown)
 	if err != nil {
 		return ociregistry.Descriptor{}, err
@@ -186,7 +186,7 @@ func (r *registry) ResolveBlob(ctx context.Context, path string, digest ociregis
 	return descriptor(d, "application/octet-stream"), nil
 }
 
-func (r *registry) GetManifest(ctx context.Context, path string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
+func (r *bundleRegistry) GetManifest(ctx context.Context, path string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
 	d, err := r.ResolveManifest(ctx, path, digest)
 	if err != nil {
 		return nil, err
@@ -194,7 +194,7 @@ func (r *registry) GetManifest(ctx context.Context, path string, digest ociregis
 	return r.open(ctx, d, 0, d.Size)
 }
 
-func (r *registry) GetTag(ctx context.Context, path, tag string) (ociregistry.BlobReader, error) {
+func (r *bundleRegistry) GetTag(ctx context.Context, path, tag string) (ociregistry.BlobReader, error) {
 	d, err := r.ResolveTag(ctx, path, tag)
 	if err != nil {
 		return nil, err
@@ -202,11 +202,11 @@ func (r *registry) GetTag(ctx context.Context, path, tag string) (ociregistry.Bl
 	return r.open(ctx, d, 0, d.Size)
 }
 
-func (r *registry) GetBlob(ctx context.Context, path string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
+func (r *bundleRegistry) GetBlob(ctx context.Context, path string, digest ociregistry.Digest) (ociregistry.BlobReader, error) {
 	return r.GetBlobRange(ctx, path, digest, 0, -1)
 }
 
-func (r *registry) GetBlobRange(ctx context.Context, path string, digest ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
+func (r *bundleRegistry) GetBlobRange(ctx context.Context, path string, digest ociregistry.Digest, from, to int64) (ociregistry.BlobReader, error) {
 	d, err := r.ResolveBlob(ctx, path, digest)
 	if err != nil {
 		return nil, err
@@ -220,11 +220,11 @@ func (r *registry) GetBlobRange(ctx context.Context, path string, digest ociregi
 	return r.open(ctx, d, from, to)
 }
 
-func (r *registry) Repositories(_ context.Context, after string) iter.Seq2[string, error] {
+func (r *bundleRegistry) Repositories(_ context.Context, after string) iter.Seq2[string, error] {
 	return sorted(r.repositories, after)
 }
 
-func (r *registry) Tags(ctx context.Context, path, after string) iter.Seq2[string, error] {
+func (r *bundleRegistry) Tags(ctx context.Context, path, after string) iter.Seq2[string, error] {
 	repo, err := r.repository(ctx, path)
 	if err != nil {
 		return func(yield func(string, error) bool) { yield("", err) }
@@ -249,7 +249,7 @@ func descriptor(d v1.Descriptor, mediaType string) ociregistry.Descriptor {
 
 // open reads bytes from, up to but not including to, of a blob. What is small, or is not
 // read whole, is verified first.
-func (r *registry) open(ctx context.Context, d ociregistry.Descriptor, from, to int64) (ociregistry.BlobReader, error) {
+func (r *bundleRegistry) open(ctx context.Context, d ociregistry.Descriptor, from, to int64) (ociregistry.BlobReader, error) {
 	h, err := v1.NewHash(string(d.Digest))
 	if err != nil {
 		return nil, err
@@ -277,7 +277,7 @@ func (r *registry) open(ctx context.Context, d ociregistry.Descriptor, from, to 
 // the kernel's sendfile, which works with a file's own offset.
 type blobReader struct {
 	ctx      context.Context
-	registry *registry
+	registry *bundleRegistry
 	desc     ociregistry.Descriptor
 	hash     v1.Hash
 	f        *os.File

@@ -2,7 +2,9 @@ package firstboot
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -152,6 +154,46 @@ func makeSecrets(path string, plan []bundle.Secret, again bool) (map[string]Secr
 		return made, nil
 	}
 	return made, writeSecrets(path, made)
+}
+
+// ownSecret is a secret of the node itself, which a unit of it that is not root must know.
+type ownSecret struct {
+	bundle.Secret
+	group  string // of the unit
+	digest bool   // the unit only compares, so it gets the SHA-256, in hex
+}
+
+// ownSecrets are all of them. A node without one can do less, and no more.
+var ownSecrets = []ownSecret{
+	{bundle.Secret{Name: statusToken, Reason: "reads the whole status over the network"}, StatusUser, true},
+	{bundle.Secret{Name: registryPassword, Reason: "pushes under any name to " + bundle.NodeRegistry, User: "root"}, RegistryUser, false},
+}
+
+// digestSuffix follows a secret's name in the file of its digest.
+const digestSuffix = ".sha256"
+
+// place makes the secret up once, keeps it with the others, and puts it into a folder where
+// its unit reads it, under its name.
+func (s ownSecret) place(secretsPath, dir string) error {
+	made, err := makeSecrets(secretsPath, []bundle.Secret{s.Secret}, false)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	name, text := s.Name, made[s.Name].Value
+	if s.digest {
+		digest := sha256.Sum256([]byte(text))
+		name, text = name+digestSuffix, hex.EncodeToString(digest[:])
+	}
+	return bundle.WriteFile(filepath.Join(dir, name), func(f *os.File) error {
+		if err := readableBy(f, s.group); err != nil {
+			return err
+		}
+		_, err := f.WriteString(text + "\n")
+		return err
+	})
 }
 
 func writeSecrets(path string, secrets map[string]Secret) error {

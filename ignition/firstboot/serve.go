@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"atoll/bundle"
+	"atoll/ignition/limit"
 )
 
 // StatusAddr is where the node tells its status to the network.
@@ -27,9 +28,8 @@ const StatusUser = "atoll-status"
 const (
 	// statusToken is the secret with which the network is told the whole status.
 	statusToken = "status-token"
-	// tokenDigest is beside the status file: the token's SHA-256 in hex. Who serves the
-	// status needs no more, and may not read secrets.
-	tokenDigest = "status-token.sha256"
+	// tokenDigest is beside the status file.
+	tokenDigest = statusToken + digestSuffix
 )
 
 // Bounds on those who ask for the status. An answer has some KiB, and asking takes
@@ -71,7 +71,7 @@ func ServeStatus(ctx context.Context, ln net.Listener, path string) error {
 	server.SetKeepAlivesEnabled(false)
 	stop := context.AfterFunc(ctx, func() { server.Close() }) // Serve says what is to be said
 	defer stop()
-	err := server.Serve(newLimitListener(ln, statusConns, statusPerSource))
+	err := server.Serve(limit.Listen(ln, statusConns, statusPerSource))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -142,25 +142,4 @@ func authorized(req *http.Request, digestPath string) (bool, error) {
 		return false, errors.New("wrong token")
 	}
 	return true, nil
-}
-
-// placeStatusToken makes up the token once, keeps it with the node's other secrets, and
-// puts its digest where the status is served from. A node without one only tells less.
-func placeStatusToken(secretsPath string, opts Options) error {
-	made, err := makeSecrets(secretsPath, []bundle.Secret{{Name: statusToken, Reason: "reads the whole status over the network"}}, false)
-	if err != nil {
-		return err
-	}
-	digest := sha256.Sum256([]byte(made[statusToken].Value))
-	path := filepath.Join(filepath.Dir(opts.Status), tokenDigest)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return bundle.WriteFile(path, func(f *os.File) error {
-		if err := readableByStatusUser(f); err != nil {
-			return err
-		}
-		_, err := f.WriteString(hex.EncodeToString(digest[:]) + "\n")
-		return err
-	})
 }

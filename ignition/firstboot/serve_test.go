@@ -99,7 +99,7 @@ func TestStatusForStrangers(t *testing.T) {
 
 	secrets := filepath.Join(t.TempDir(), "rancher/atoll/secrets.json")
 	for range 2 { // it stays the same at every boot
-		if err := placeStatusToken(secrets, opts); err != nil {
+		if err := ownSecrets[0].place(secrets, filepath.Dir(o.Status)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,12 +131,11 @@ func TestStatusForStrangers(t *testing.T) {
 // TestStatusTokenBesideSecrets keeps what is there, and leaves a damaged file alone.
 func TestStatusTokenBesideSecrets(t *testing.T) {
 	o := testOptions(t)
-	opts := o.withDefaults()
 	path := filepath.Join(t.TempDir(), "secrets.json")
 	if err := writeSecrets(path, map[string]Secret{"user-password": {Value: "v"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := placeStatusToken(path, opts); err != nil {
+	if err := ownSecrets[0].place(path, filepath.Dir(o.Status)); err != nil {
 		t.Fatal(err)
 	}
 	if made, err := ReadSecrets(path); err != nil || made["user-password"].Value != "v" || made[statusToken].Value == "" {
@@ -145,7 +144,7 @@ func TestStatusTokenBesideSecrets(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := placeStatusToken(path, opts); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if err := ownSecrets[0].place(path, filepath.Dir(o.Status)); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("damaged secrets: %v", err)
 	}
 	if data, err := os.ReadFile(path); err != nil || string(data) != "{" {
@@ -301,22 +300,6 @@ func TestRegistryHalfRequests(t *testing.T) {
 		t.Errorf("slow blob: %s", got)
 	}
 }
-
-func TestSource(t *testing.T) {
-	for addr, want := range map[string]string{
-		"192.0.2.1:80": "192.0.2.1/32", "[::ffff:192.0.2.1]:80": "192.0.2.1/32",
-		"[2001:db8:0:1:aaaa::1]:80": "2001:db8:0:1::/64", "[fe80::1%eth0]:80": "fe80::/64",
-	} {
-		if got := source(textAddr(addr)).String(); got != want {
-			t.Errorf("%s: %s, want %s", addr, got, want)
-		}
-	}
-}
-
-type textAddr string
-
-func (a textAddr) Network() string { return "tcp" }
-func (a textAddr) String() string  { return string(a) }
 
 // TestPublic makes sure that what strangers are told is still a status.
 func TestPublic(t *testing.T) {

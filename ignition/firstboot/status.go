@@ -33,6 +33,7 @@ const (
 	phasePrepare  = "prepare"
 	phaseRegistry = "registry"
 	phaseK3s      = "k3s"
+	phaseWritable = "registry-rw"
 	phaseSecrets  = "secrets" // only where the plan has some
 )
 
@@ -107,7 +108,7 @@ func (o Options) update(change func(*bundle.Status)) error {
 		return fmt.Errorf("writing status: %w", err)
 	}
 	return bundle.WriteFile(o.Status, func(f *os.File) error {
-		if err := readableByStatusUser(f); err != nil {
+		if err := readableBy(f, StatusUser); err != nil { // it may quote logs
 			return err
 		}
 		_, err := f.Write(append(data, '\n'))
@@ -115,19 +116,18 @@ func (o Options) update(change func(*bundle.Status)) error {
 	})
 }
 
-// readableByStatusUser closes a file to all but its owner and those who serve the
-// status: it may quote logs.
-func readableByStatusUser(f *os.File) error {
+// readableBy closes a file to all but its owner and a group.
+func readableBy(f *os.File, name string) error {
 	if err := f.Chmod(0o600); err != nil {
 		return err
 	}
-	group, err := user.LookupGroup(StatusUser)
+	group, err := user.LookupGroup(name)
 	if err != nil {
-		return nil // no node: nobody serves it
+		return nil // no node: nobody is in it
 	}
 	gid, err := strconv.Atoi(group.Gid)
 	if err != nil {
-		return fmt.Errorf("group %s: %w", StatusUser, err)
+		return fmt.Errorf("group %s: %w", name, err)
 	}
 	return errors.Join(f.Chown(-1, gid), f.Chmod(0o640))
 }

@@ -28,7 +28,7 @@ func TestPhases(t *testing.T) {
 	sick := &failure{errors.New("pod x: ImagePullBackOff\nmore"), []string{"line 1"}}
 	err := opts.phase("one", func() error {
 		opts.waiting("one", "waits for x")
-		if s, err := ReadStatus(o.Status); err != nil || s.Phases[3].Message != "waits for x" || s.State != bundle.StateRunning {
+		if s, err := ReadStatus(o.Status); err != nil || s.Phases[4].Message != "waits for x" || s.State != bundle.StateRunning {
 			t.Errorf("while it runs: %+v, %v", s, err)
 		}
 		return sick
@@ -40,7 +40,7 @@ func TestPhases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.State != bundle.StateFailed || s.Error != "one: "+sick.Error() || len(s.Log) != 1 || s.Phases[3].Message != "pod x: ImagePullBackOff" {
+	if s.State != bundle.StateFailed || s.Error != "one: "+sick.Error() || len(s.Log) != 1 || s.Phases[4].Message != "pod x: ImagePullBackOff" {
 		t.Errorf("after it failed: %+v", s)
 	}
 	if !strings.Contains(console.String(), "atoll: registry ready in 0s\n") || !strings.Contains(console.String(), "atoll:   line 1\n") {
@@ -50,11 +50,11 @@ func TestPhases(t *testing.T) {
 	if err := opts.phase("one", func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = ReadStatus(o.Status); err != nil || s.Error != "" || s.Log != nil || s.Phases[3].State != bundle.StateReady {
+	if s, err = ReadStatus(o.Status); err != nil || s.Error != "" || s.Log != nil || s.Phases[4].State != bundle.StateReady {
 		t.Errorf("after it went well: %+v, %v", s, err)
 	}
 	var text bytes.Buffer
-	if err := FormatStatus(&text, s); err != nil || !strings.Contains(text.String(), "registry  ready") {
+	if err := FormatStatus(&text, s); err != nil || !strings.Contains(text.String(), "registry     ready") {
 		t.Errorf("as text: %q, %v", text.String(), err)
 	}
 }

@@ -46,6 +46,7 @@ func run(ctx context.Context, args []string) error {
 	dir := flags.String("dir", "build/registry", "serve: folder of the registry's content")
 	var more extra
 	flags.StringVar(&more.standIns, "stand-ins", "", "file with names, one a line, to push a small image under each as well")
+	flags.StringVar(&more.programs, "programs", "", "folder that test/programs wrote: its images are pushed instead of small ones, under the names of -stand-ins")
 	flags.Func("plan", "plan to put into the image ghcr.io/atoll-lab/dryrun:1.0, which is pushed then; may be repeated", func(path string) error {
 		more.plans = append(more.plans, path)
 		return nil

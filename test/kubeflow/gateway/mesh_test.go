@@ -34,6 +34,7 @@ const (
 // A mesh is a gateway that runs, with all that is behind it.
 type mesh struct {
 	*stackSet
+	t     *testing.T        // that it runs for
 	dir   string            // has config/ and mesh, which istiod watches
 	ip    map[string]string // of services, by their names
 	echo  *echo
@@ -43,7 +44,7 @@ type mesh struct {
 // startMesh runs the gateway of a stack, until the test ends.
 func startMesh(t *testing.T, s *stackSet) *mesh {
 	t.Helper()
-	m := &mesh{stackSet: s, dir: t.TempDir(), ip: map[string]string{}, echo: &echo{}, procs: map[string]*exec.Cmd{}}
+	m := &mesh{stackSet: s, t: t, dir: t.TempDir(), ip: map[string]string{}, echo: &echo{}, procs: map[string]*exec.Cmd{}}
 	m.fitLab(t)
 	cluster := m.services(t)
 	kubeconfig := serveKube(t, m.dir, cluster)
@@ -240,12 +241,12 @@ func (m *mesh) run(t *testing.T, name string, p pod) {
 		t.Fatalf("%s: %v", name, err)
 	}
 	m.procs[name] = cmd
-	t.Cleanup(func() {
+	m.t.Cleanup(func() {
 		m.stop(name)
 		log.Close()
-		if t.Failed() {
+		if m.t.Failed() {
 			data, _ := os.ReadFile(log.Name())
-			t.Logf("the end of what %s printed:\n%s", name, data[max(0, len(data)-4096):])
+			m.t.Logf("the end of what %s printed:\n%s", name, data[max(0, len(data)-4096):])
 		}
 	})
 }
@@ -263,7 +264,7 @@ func (m *mesh) stop(name string) {
 func (m *mesh) await(t *testing.T, what string, ok func() error) {
 	t.Helper()
 	var err error
-	for range 150 {
+	for range 600 {
 		if err = ok(); err == nil {
 			return
 		}

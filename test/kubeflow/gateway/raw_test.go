@@ -28,7 +28,7 @@ func connect(t *testing.T, port, protocol string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(3 * time.Second))
 	return conn
 }
 

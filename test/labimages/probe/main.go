@@ -1,12 +1,14 @@
 // Probe is the lab's all-purpose container: it serves, it writes and reads a
-// volume, it says hello, it waits for a visitor, it looks for open ports, it
-// answers and asks, it watches the wire.
+// volume, it says hello, it waits for a visitor, it looks for open ports, it pushes itself to
+// a registry, it answers and asks, it watches the wire.
 //
 //	probe serve [-addr :8080]
 //	probe write-read [-addr :8080] DIR
 //	probe hello
 //	probe gate [-addr :8080]
 //	probe scan [-tcp PORTS] [-want PORTS] HOST
+//	probe push [-refused IMAGES] [-readable IMAGES] IMAGE
+//	probe refused IMAGES
 //	probe echo [-addr :8080]
 //	probe get URL
 //	probe certificates HOST:PORT NAME
@@ -37,12 +39,14 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want a command: serve, write-read, hello, gate, scan, echo, get, certificates or sniff")
+		return errors.New("want a command: serve, write-read, hello, gate, scan, push, refused, echo, get, certificates or sniff")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	addr := flags.String("addr", ":8080", "address that answers /readyz")
 	tcp := flags.String("tcp", "1-65535", "TCP ports to scan, like 22,8000-8100")
 	want := flags.String("want", "", "TCP ports that must be open; all others must not")
+	refused := flags.String("refused", "", "images, with commas between, whose push must be refused")
+	readable := flags.String("readable", "", "images, with commas between, that must be readable")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -64,6 +68,16 @@ func run(ctx context.Context, args []string) error {
 			return errors.New("scan wants one host")
 		}
 		return scan(ctx, flags.Arg(0), *tcp, *want)
+	case "push":
+		if flags.NArg() != 1 {
+			return errors.New("push wants one image")
+		}
+		return push(ctx, flags.Arg(0), *refused, *readable)
+	case "refused":
+		if flags.NArg() != 1 {
+			return errors.New("refused wants one list of images")
+		}
+		return refuses(ctx, flags.Arg(0))
 	case "echo":
 		return echo(ctx, *addr)
 	case "get":

@@ -1,4 +1,4 @@
-package kubeflow
+package checks
 
 import (
 	"encoding/json"

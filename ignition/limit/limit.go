@@ -1,4 +1,5 @@
-package firstboot
+// Package limit bounds what strangers can hold open of a server.
+package limit
 
 import (
 	"container/list"
@@ -7,23 +8,25 @@ import (
 	"sync"
 )
 
-// limitListener bounds what strangers can hold open. A source that has perSource
+// listener bounds what strangers can hold open. A source that has perSource
 // connections gets no further one. When there are total ones, the oldest is closed for
 // the new one: an honest request takes milliseconds, so the oldest is hardly one.
-type limitListener struct {
+type listener struct {
 	net.Listener
 	total, perSource int
 
 	mu     sync.Mutex
-	open   list.List // of *limitedConn, the oldest first
+	open   list.List // of *counted, the oldest first
 	counts map[netip.Prefix]int
 }
 
-func newLimitListener(l net.Listener, total, perSource int) *limitListener {
-	return &limitListener{Listener: l, total: total, perSource: perSource, counts: map[netip.Prefix]int{}}
+// Listen returns a listener that takes in no more than total connections of l at a time, and no
+// more than perSource of one IPv4 address or one IPv6 network of 64 bits.
+func Listen(l net.Listener, total, perSource int) net.Listener {
+	return &listener{Listener: l, total: total, perSource: perSource, counts: map[netip.Prefix]int{}}
 }
 
-func (l *limitListener) Accept() (net.Conn, error) {
+func (l *listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
@@ -42,7 +45,7 @@ func (l *limitListener) Accept() (net.Conn, error) {
 
 // admit takes a connection in, and names the one that must make room for it. It
 // returns nil if its source has enough.
-func (l *limitListener) admit(conn net.Conn) (admitted, oldest *limitedConn) {
+func (l *listener) admit(conn net.Conn) (admitted, oldest *counted) {
 	from := source(conn.RemoteAddr())
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,17 +53,17 @@ func (l *limitListener) admit(conn net.Conn) (admitted, oldest *limitedConn) {
 		return nil, nil
 	}
 	if l.open.Len() >= l.total {
-		oldest = l.open.Front().Value.(*limitedConn)
+		oldest = l.open.Front().Value.(*counted)
 		l.forget(oldest)
 	}
 	l.counts[from]++
-	c := &limitedConn{Conn: conn, listener: l, from: from}
+	c := &counted{Conn: conn, listener: l, from: from}
 	c.element = l.open.PushBack(c)
 	return c, oldest
 }
 
 // forget takes a connection off the books, once. The caller holds the lock.
-func (l *limitListener) forget(c *limitedConn) {
+func (l *listener) forget(c *counted) {
 	if c.element == nil {
 		return
 	}
@@ -87,15 +90,15 @@ func source(addr net.Addr) netip.Prefix {
 	return p
 }
 
-// limitedConn is a connection that is counted until it is closed.
-type limitedConn struct {
+// counted is a connection that is counted until it is closed.
+type counted struct {
 	net.Conn
-	listener *limitListener
+	listener *listener
 	from     netip.Prefix
 	element  *list.Element // nil once it is not counted any more
 }
 
-func (c *limitedConn) Close() error {
+func (c *counted) Close() error {
 	c.listener.mu.Lock()
 	c.listener.forget(c)
 	c.listener.mu.Unlock()

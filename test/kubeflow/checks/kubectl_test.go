@@ -1,4 +1,7 @@
-package kubeflow
+// Package checks looks at Kubeflow from within: its tests drive a cluster in which the stack is
+// installed, by kubectl alone. The cluster may be in a guest that "make kubeflow" booted, or
+// any other.
+package checks
 
 import (
 	"bytes"
@@ -7,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +60,7 @@ func (k kubectl) run(t *testing.T, args ...string) string {
 // apply installs the objects of a file of checks.
 func (k kubectl) apply(t *testing.T, name string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("checks", name))
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}

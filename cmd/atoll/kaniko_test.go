@@ -1,0 +1,79 @@
+package main
+
+import (
+	"io/fs"
+	"regexp"
+	"strings"
+	"testing"
+
+	batchv1 "k8s.io/api/batch/v1"
+	"sigs.k8s.io/yaml"
+
+	"atoll/bundle"
+	"atoll/bundle/stack"
+	"atoll/ignition/registry"
+)
+
+// TestKanikoTemplate holds the template of a build against the node's registry: it has to
+// be filled in with what nobody else knows, and with nothing else.
+func TestKanikoTemplate(t *testing.T) {
+	s, err := stack.Load("kubeflow")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := fs.ReadFile(s.FS, "kaniko/job.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var job batchv1.Job
+	if err := yaml.UnmarshalStrict(data, &job); err != nil {
+		t.Fatal(err)
+	}
+	c := job.Spec.Template.Spec.Containers[0]
+	values := map[string]string{}
+	for _, e := range c.Env { // Kubernetes expands what stands before
+		for name, value := range values {
+			e.Value = strings.ReplaceAll(e.Value, "$("+name+")", value)
+		}
+		if e.ValueFrom != nil && e.ValueFrom.FieldRef.FieldPath == "metadata.namespace" {
+			e.Value = "team"
+		}
+		values[e.Name] = e.Value
+	}
+	args := strings.Join(c.Args, "\n")
+	for name, value := range values {
+		args = strings.ReplaceAll(args, "$("+name+")", value)
+	}
+	for _, want := range []string{"--destination=" + bundle.NodeRegistry + "/team/NAME:TAG", "--skip-default-registry-fallback"} {
+		if !strings.Contains(args, want) {
+			t.Errorf("arguments lack %q:\n%s", want, args)
+		}
+	}
+	hosts := map[string]bool{}
+	for pair := range strings.SplitSeq(values["KANIKO_REGISTRY_MAP"], ";") {
+		from, to, _ := strings.Cut(pair, "=")
+		host := strings.TrimPrefix(from, "index.")
+		if to != bundle.NodeRegistry+"/"+registry.BundlePrefix+"/"+host {
+			t.Errorf("%s is mapped to %q", from, to)
+		}
+		hosts[from] = true
+	}
+	for _, host := range []string{"index.docker.io", "gcr.io", "ghcr.io", "nvcr.io", "quay.io", "registry.k8s.io"} {
+		if !hosts[host] {
+			t.Errorf("base images of %s do not come from the appliance", host)
+		}
+	}
+	spec, err := yaml.Marshal(job.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, line := range strings.Split(string(spec), "\n") {
+		if m := regexp.MustCompile(`(?:claimName|subPath|value): ([A-Z].*)`).FindStringSubmatch(line); m != nil {
+			left = append(left, m[1])
+		}
+	}
+	if got := strings.Join(left, " "); got != "NAME:TAG FOLDER NOTEBOOK-workspace" {
+		t.Errorf("to be filled in: %s", got)
+	}
+}

@@ -1,5 +1,6 @@
 # make lab    build the lab appliance and boot it until it is ready
-# make test   every test, a real boot among them
+# make kubeflow  the same with Kubeflow, as far as its programs can be had; KUBEFLOW=PATH has its manifests
+# make test   every test, real boots among them
 # make test-boot-disks  boots of machines with several disks, ten minutes
 # make bench  atoll beside its peers: rendering; make bench-mirror: mirroring
 
@@ -7,12 +8,17 @@ SHELL = /bin/sh
 export CGO_ENABLED ?= 0
 
 K3S   = build/k3s
+PROGRAMS = build/programs
 ATOLL = build/atoll
 LAB   = test/lab/appliance.yaml
 
+KUBEFLOW     ?= $(abspath ../shared/upstream/kubeflow-26.03.tar.zst)
+KUBEFLOW_DIR = build/kubeflow
+export KUBEFLOW
+
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: lab test test-boot-disks lint lab-k3s atoll deps bench bench-mirror clean
+.PHONY: lab kubeflow test test-boot-disks lint lab-k3s programs atoll deps browser bench bench-mirror clean
 
 lab: deps lab-k3s atoll
 	go build -o build/labimages ./test/labimages
@@ -20,7 +26,15 @@ lab: deps lab-k3s atoll
 		scripts/lab.sh {registry} $(ATOLL) $(LAB)
 	$(ATOLL) boot test/lab/build/lab.raw
 
-test: deps lint lab-k3s
+kubeflow: deps lab-k3s atoll programs
+	go build -o build/labimages ./test/labimages
+	@mkdir -p $(KUBEFLOW_DIR) && { [ -f $(KUBEFLOW_DIR)/key ] || ssh-keygen -q -t ed25519 -N "" -C lab -f $(KUBEFLOW_DIR)/key; }
+	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) $(if $(FULL),-full) $(if $(AUTH),-auth $(AUTH)) \
+		-key $(KUBEFLOW_DIR)/key.pub $(KUBEFLOW_DIR)
+	@echo "the password, once it is ready: ssh -i $(KUBEFLOW_DIR)/key -p 8022 lab@127.0.0.1 sudo atoll node secret user-password" >&2
+	$(ATOLL) boot --memory $(if $(FULL),14336,10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
+
+test: deps lint lab-k3s $(if $(wildcard $(KUBEFLOW)),programs browser)
 	go test -timeout 60m ./...
 	cd test/k3s/node && go test ./internal/...
 	cd test/kubeflow/authservice && go test ./...
@@ -38,6 +52,10 @@ lint:
 lab-k3s: deps
 	go run ./test/k3s $(K3S)
 
+# Upstream's programs, for places where their images cannot be reached: "make kubeflow".
+programs: deps
+	go run ./test/programs $(if $(FULL),-full) $(PROGRAMS)
+
 atoll:
 	go build -trimpath -ldflags "-s -w" -o $(ATOLL) ./cmd/atoll
 
@@ -48,6 +66,10 @@ deps:
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf mke2fs=e2fsprogs fsck.vfat=dosfstools \
 		nft=nftables ip=iproute2 openssl=openssl ssh-keygen=openssh-client gpg=gnupg \
 		mdir=mtools sgdisk=gdisk skopeo=skopeo docker-registry=docker-registry zstd=zstd
+
+# For the tests that sign in as a person does.
+browser:
+	@scripts/need.sh chromium=chromium /usr/share/fonts/truetype/dejavu=fonts-dejavu-core
 
 bench: deps atoll
 	go run ./test/bench rendering -runs 5 $(ATOLL)

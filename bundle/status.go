@@ -37,3 +37,8 @@ type PhaseStatus struct {
 // StatusPort is the name of the virtio-serial port that a machine watching the
 // node listens on.
 const StatusPort = "org.atoll.status"
+
+// BootMAC is the address of the network card that a machine has which "atoll boot" makes. On
+// that card the node asks for an address, whatever its definition says of the network at its
+// site: the machine's network knows no other. It is a locally administered one (IEEE 802).
+const BootMAC = "02:61:74:6f:6c:6c"

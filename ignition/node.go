@@ -190,14 +190,17 @@ func (d *document) addUsers(users []bundle.User) {
 	}
 }
 
-// addNetwork adds DHCP on every wired interface, or the definition's addresses. A real
-// default route gets a lower metric than the dummy one.
+// addNetwork adds DHCP on every wired interface, or the definition's addresses, which do not
+// count on the card of "atoll boot". A real default route gets a lower metric than the dummy
+// one.
 func (d *document) addNetwork(n bundle.Network) error {
 	for _, v := range append([]string{n.Interface, n.Gateway}, append(n.Addresses, n.DNS...)...) {
 		if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return fmt.Errorf("network value %q has a control character", v)
 		}
 	}
+	d.add("/etc/systemd/network/05-atoll-boot.network", 0o644, fmt.Sprintf(
+		"[Match]\nMACAddress=%s\n\n[Link]\nRequiredForOnline=no\n\n[Network]\nDHCP=ipv4\n\n[DHCPv4]\nRouteMetric=100\n", bundle.BootMAC))
 	var s strings.Builder
 	if len(n.Addresses) == 0 {
 		match := "en* eth*"

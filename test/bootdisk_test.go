@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"atoll/bundle"
+	"atoll/test/guest"
 )
 
 // TestBootDisks boots machines with more than one disk. Each time the disk that the
@@ -28,6 +29,7 @@ func TestBootDisks(t *testing.T) {
 		t.Skip("boots real machines; not in -short")
 	}
 	needTools(t)
+	guest.Alone(t)
 	dir := os.Getenv("ATOLL_BOOT_DISKS_IN")
 	if dir == "" {
 		dir = t.TempDir()

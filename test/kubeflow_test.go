@@ -2,20 +2,16 @@ package test
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
-	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
 	"atoll/bundle"
-	"atoll/bundle/manifest"
+	"atoll/test/guest"
 	"atoll/test/kubeflow"
 )
 
@@ -71,30 +67,23 @@ func TestKubeflow(t *testing.T) {
 	if err := os.WriteFile(definition, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	flags := []string{"-f", definition, "--allow-modified", strings.Join(kubeflow.Modified, ",")}
-	for name, place := range sources {
-		flags = append(flags, "--source", name+"="+place)
-	}
+	flags := append([]string{"-f", definition}, sources.Flags()...)
 
 	// What is pinned by a digest cannot have another image under its name. So the manifests
 	// get the digests of the images that stand in.
 	names := listImages(t, atoll, flags)
-	repin(t, dir, labimages, sources["kubeflow-manifests"], names)
+	if n, err := kubeflow.Repin(t.Context(), labimages, "", sources, names); n != 7 || err != nil {
+		t.Fatalf("%d digests replaced, want those of 7 images: %v", n, err)
+	}
 	names = listImages(t, atoll, flags)
 	if len(names) < 105 {
 		t.Errorf("%d images, want those of the list at least", len(names))
 	}
-	list, hosts := filepath.Join(dir, "names"), map[string]bool{}
-	for _, name := range names {
-		host, _, _ := strings.Cut(name, "/")
-		hosts[host] = true
-	}
+	list := filepath.Join(dir, "names")
 	if err := os.WriteFile(list, []byte(strings.Join(names, "\n")+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for host := range hosts {
-		flags = append(flags, "--mirror", host+"={registry}/"+host)
-	}
+	flags = append(flags, kubeflow.Mirrors(names)...)
 	const both = `"$0" lock "$@" && "$0" build --frozen "$@"`
 	run(t, labimages, append([]string{"serve", "-dir", filepath.Join(dir, "registry"), "-stand-ins", list, "--", "sh", "-c", both, atoll}, flags...)...)
 
@@ -142,60 +131,11 @@ func TestKubeflow(t *testing.T) {
 // listImages gives the names that the appliance's images are fetched by.
 func listImages(t *testing.T, atoll string, flags []string) []string {
 	t.Helper()
-	cmd := command(atoll, append([]string{"images", "--json"}, flags...)...)
-	out, err := cmd.Output()
+	names, err := kubeflow.ListImages(t.Context(), atoll, flags)
 	if err != nil {
-		t.Fatalf("atoll images: %v", err)
-	}
-	var list []manifest.Image
-	if err := json.Unmarshal(out, &list); err != nil {
 		t.Fatal(err)
-	}
-	var names []string
-	for _, im := range list {
-		name := im.Reference
-		if im.From != "" {
-			name = im.From
-		}
-		names = append(names, name)
 	}
 	return names
-}
-
-// repin replaces the digests that manifests pin images by.
-func repin(t *testing.T, dir, labimages, tree string, names []string) {
-	t.Helper()
-	pinned := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.Contains(n, "@") })
-	list := filepath.Join(dir, "pinned")
-	if err := os.WriteFile(list, []byte(strings.Join(pinned, "\n")+"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	digests := map[string]string{}
-	for line := range strings.Lines(run(t, labimages, "digests", "-stand-ins", list)) {
-		digest, name, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if slices.Contains(pinned, name) {
-			_, old, _ := strings.Cut(name, "@")
-			digests[old] = digest
-		}
-	}
-	if len(digests) != 7 {
-		t.Fatalf("%d digests, want those of 7 images: %v", len(digests), digests)
-	}
-	for _, old := range slices.Sorted(maps.Keys(digests)) {
-		err := filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() {
-				return err
-			}
-			data, err := os.ReadFile(path)
-			if err != nil || !bytes.Contains(data, []byte(old)) {
-				return err
-			}
-			return os.WriteFile(path, bytes.ReplaceAll(data, []byte(old), []byte(digests[old])), 0o644)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // TestKubeflowDryRun boots a lab appliance that holds the plans of Kubeflow, one for each
@@ -203,6 +143,10 @@ func repin(t *testing.T, dir, labimages, tree string, names []string) {
 func TestKubeflowDryRun(t *testing.T) {
 	dir, sources := kubeflow.Unpack(t)
 	release := needLab(t)
+	if kubeflow.Bootable("../build/programs") == nil {
+		t.Skip("TestKubeflowBoot does the same in its own appliance")
+	}
+	guest.Alone(t)
 	atoll, labimages := programs(t, dir)
 	flags := []string{"serve", "-dir", filepath.Join(dir, "registry")}
 	for _, auth := range []string{"authservice", "oauth2-proxy"} {

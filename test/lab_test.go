@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"atoll/test/guest"
 )
 
 // labK3s is where "make lab-k3s" puts the lab k3s release.
@@ -23,6 +25,7 @@ func TestLab(t *testing.T) {
 		t.Skip("boots a real machine; not in -short")
 	}
 	release := needLab(t)
+	guest.Alone(t)
 	dir := t.TempDir()
 	atoll, labimages := programs(t, dir)
 
@@ -89,6 +92,9 @@ func TestLab(t *testing.T) {
 				t.Errorf("%s cannot be read, or has a secret of the site: %v", path, err)
 			}
 		}
+	}
+	if beside != nil {
+		forwarded(t, atoll, image, overlay, beside.key)
 	}
 }
 

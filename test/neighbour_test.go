@@ -3,8 +3,6 @@ package test
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"atoll/test/guest"
 	"atoll/test/netns"
 )
 
@@ -42,7 +41,7 @@ type neighbour struct {
 	ns    netns.Namespace
 	probe string // program
 	path  string // PATH with a QEMU that gives the node a card on the shared network
-	key   ssh.Signer
+	key   *guest.Key
 }
 
 // newNeighbour returns nil where no network can be made; the log says why.
@@ -86,15 +85,8 @@ exec ip netns exec %s %s "$@"
 	if err := os.WriteFile(filepath.Join(bin, "qemu-system-x86_64"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	n := &neighbour{ns: ns, probe: filepath.Join(dir, "probe"), path: bin + ":" + os.Getenv("PATH")}
+	n := &neighbour{ns: ns, probe: filepath.Join(dir, "probe"), path: bin + ":" + os.Getenv("PATH"), key: guest.NewKey(t)}
 	run(t, "go", "build", "-o", n.probe, "atoll/test/labimages/probe")
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n.key, err = ssh.NewSignerFromKey(key); err != nil {
-		t.Fatal(err)
-	}
 	return n
 }
 
@@ -124,14 +116,13 @@ storage:
 	if !found {
 		t.Fatalf("the lab's definition has no user lab:\n%s", definition)
 	}
-	key := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(n.key.PublicKey())))
 	definition = bytes.Replace(definition, []byte(host), fmt.Appendf(nil, `
 overlays: [%q]
 ignition: {butane: site.bu}
 host:
   network: {interface: "en*", addresses: [%s/24, "%s/64"]}
 `, overlay, nodeAddr, nodeAddr6), 1)
-	return bytes.Replace(definition, []byte("- name: lab\n"), fmt.Appendf(nil, "- name: lab\n      sshAuthorizedKeys: [%q]\n", key), 1)
+	return bytes.Replace(definition, []byte("- name: lab\n"), fmt.Appendf(nil, "- name: lab\n      sshAuthorizedKeys: [%q]\n", n.key.Authorized()), 1)
 }
 
 // during makes the visit while the command, a boot of the node, runs, which ends only

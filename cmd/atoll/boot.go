@@ -19,6 +19,7 @@ type bootOptions struct {
 	memory  int
 	cpus    int
 	network bool
+	forward []string
 	timeout time.Duration
 	log     string
 	junit   string
@@ -34,6 +35,11 @@ func newBootCommand(e *env) *cobra.Command {
 boot. It exits with 0 only when the stack is ready. The image is not changed: what
 the guest writes goes to an overlay that is thrown away, unless --overlay names
 one to keep and boot again.
+
+With --forward a program on this machine, like a browser, reaches the guest, which
+still reaches nothing. Where each forward begins goes to stderr before the guest
+starts. A guest that is ready, which stdout then says, runs on until Ctrl-C: with
+--overlay it is powered off (a second Ctrl-C pulls the plug), else it is gone.
 ` + exitStatus,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runBoot(cmd.Context(), e, o, args[0]) },
@@ -43,7 +49,8 @@ one to keep and boot again.
 	f.IntVar(&o.memory, "memory", 0, "memory of the guest in MiB (default 6144)")
 	f.IntVar(&o.cpus, "cpus", 0, "processors of the guest (default: this machine's, at most 4)")
 	f.BoolVar(&o.network, "network", false, "give the guest a network card with a way out through this machine")
-	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "give up after this long")
+	f.StringArrayVar(&o.forward, "forward", nil, "lead `[HOST:]PORT:GUESTPORT` of this machine to a TCP port of the guest, and let it run; HOST is 127.0.0.1 unless given, PORT 0 a free one")
+	f.DurationVar(&o.timeout, "timeout", 30*time.Minute, "give up if the stack is not ready after this long")
 	f.StringVar(&o.log, "log", "", "file to write the guest's serial console to")
 	f.StringVar(&o.verify, "verify", "", "public key that the image must be signed with, or it is not booted")
 	f.StringVar(&o.junit, "junit", "", "file to write a JUnit report to, a test case for each phase")
@@ -60,8 +67,10 @@ func runBoot(ctx context.Context, e *env, o bootOptions, image string) (err erro
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
-	defer cancel()
+	forwards, err := parseForwards(o.forward)
+	if err != nil {
+		return err
+	}
 	var console io.Writer
 	if o.junit != "" {
 		if err := hintOutput(bundle.CheckOutput(o.junit)); err != nil {
@@ -77,17 +86,31 @@ func runBoot(ctx context.Context, e *env, o bootOptions, image string) (err erro
 		console = f
 	}
 	told := newPhaseTeller(e)
-	res, err := qemu.Boot(ctx, image, &qemu.Options{
+	opts := qemu.Options{
 		Overlay: o.overlay, MemoryMiB: o.memory, CPUs: o.cpus, Network: o.network,
+		Forwards: forwards, OnForward: told.forward, Timeout: o.timeout,
 		PowerOff: o.overlay != "", Console: console, OnStatus: told.status, Log: e.log,
-	})
+	}
+	life := ctx
+	if len(forwards) > 0 {
+		var stop func()
+		life, stop = stay(ctx, told, &opts)
+		defer stop()
+	}
+	res, err := qemu.Boot(life, image, &opts)
+	if ctx.Err() != nil && err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprint(e.stderr, oneLineEach(err)) // or only that it was interrupted would be told
+	}
 	if o.junit != "" {
 		err = errors.Join(err, bundle.WriteFile(o.junit, func(f *os.File) error { return qemu.WriteJUnit(f, image, res, err) }))
 	}
 	if err != nil {
-		return hintOutput(err)
+		return hintForward(hintOutput(err))
 	}
-	return e.print("%s is ready after %s (%s)", res.Status.Appliance, res.Duration.Round(time.Second), res.Accel)
+	if len(forwards) > 0 {
+		return nil
+	}
+	return told.ready(res)
 }
 
 // phaseTeller prints a line for each phase of the guest that ends.

@@ -12,12 +12,18 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"atoll": main})
+	testscript.Main(m, map[string]func(){"atoll": main, "qemu-system-x86_64": fakeQEMU})
 }
 
 // TestScripts are what a user sees of the commands that need nothing but a definition.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": cmdUntil}, Condition: func(cond string) (bool, error) {
+		if cond != "firmware" {
+			return false, fmt.Errorf("unknown condition %q", cond)
+		}
+		_, err := os.Stat("/usr/share/OVMF/OVMF_CODE_4M.fd")
+		return err == nil, nil
+	}})
 }
 
 // TestWorld are scripts of the commands that need a registry, a k3s release and a Debian

@@ -1,10 +1,7 @@
-// Package kubeflow is for the tests of the stack of Kubeflow: the real manifests, and what
-// comes of them.
 package kubeflow
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -15,43 +12,50 @@ import (
 	"atoll/images"
 )
 
-// archive has the manifests, beside the repository. One of their files is shortened, so
-// their tree has another hash than upstream's.
+// archive has the manifests, where the variable KUBEFLOW names none. One of their files is
+// shortened, so their tree has another hash than upstream's.
 const archive = "shared/upstream/kubeflow-26.03.tar.zst"
 
-// Modified are the sources whose trees are not upstream's.
-var Modified = []string{"kubeflow-manifests", "argo-workflows"}
-
-// Unpack returns a folder with Kubeflow's sources, and what names them to atoll. It skips
-// the test where they are not there.
-func Unpack(t testing.TB) (dir string, sources map[string]string) {
+// Manifests returns the path of upstream's manifests, for [Options]: what the variable
+// KUBEFLOW names, as for make, or those beside the repository. It skips the test where they
+// are not there.
+func Manifests(t testing.TB) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("renders all of Kubeflow; not in -short")
+		t.Skip("works on all of Kubeflow; not in -short")
 	}
-	file, err := beside(archive)
+	path, err := os.Getenv("KUBEFLOW"), error(nil)
+	if path == "" {
+		path, err = beside(archive)
+	} else {
+		_, err = os.Stat(path)
+	}
 	if err != nil {
 		t.Skip("the real manifests are not here: ", err)
 	}
+	return path
+}
+
+// Unpack returns a folder and Kubeflow's sources in it. It skips the test where there are none.
+func Unpack(t testing.TB) (dir string, sources Sources) {
+	t.Helper()
+	path := Manifests(t)
 	dir = t.TempDir()
-	if out, err := exec.Command("tar", "-C", dir, "--zstd", "-xf", file).CombinedOutput(); err != nil {
-		t.Fatalf("unpacking %s: %v\n%s", file, err, out)
+	sources, err := unpack(t.Context(), path, filepath.Join(dir, "sources"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return dir, map[string]string{
-		"kubeflow-manifests": filepath.Join(dir, "kubeflow-26.03"),
-		"argo-workflows":     filepath.Join(dir, "argo-workflows-3.7.3"),
-		"jobset":             filepath.Join(dir, "jobset-0.10.1/manifests.yaml"),
-	}
+	return dir, sources
 }
 
 // Plan renders the stack with a way to sign in.
-func Plan(t testing.TB, sources map[string]string, auth string) *bundle.Plan {
+func Plan(t testing.TB, sources Sources, auth string) *bundle.Plan {
 	t.Helper()
 	s, err := stack.Load("kubeflow")
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := &images.Options{Sources: sources, AllowModified: Modified}
+	opts := &images.Options{Sources: sources, AllowModified: modified}
 	trees := map[string]*source.Tree{}
 	for _, src := range s.Sources {
 		if trees[src.Name], err = images.ReadSource(src, opts); err != nil {

@@ -43,7 +43,7 @@ func (b *builder) more(ctx context.Context, e extra) ([]built, error) {
 				out = append(out, built{[]string{name}, img})
 				continue
 			}
-			what, err := standIn(name, i%2 == 0)
+			what, err := b.standIn(ctx, name, i%2 == 0)
 			if err != nil {
 				return nil, fmt.Errorf("building %s: %w", name, err)
 			}
@@ -102,9 +102,10 @@ func (b *builder) dryrun(ctx context.Context, plans []string) (remote.Taggable, 
 }
 
 // standIn is a small image that takes the place of a real one: it has its name and waits
-// for ever. One that is pinned by a digest has always the same, which depends on the
+// for ever. Who needs an answer of it starts its /standin, which answers HTTP. One that is
+// pinned by a digest has no such program and always the same digest, which depends on the
 // repository alone.
-func standIn(name string, multiArch bool) (remote.Taggable, error) {
+func (b *builder) standIn(ctx context.Context, name string, multiArch bool) (remote.Taggable, error) {
 	repository, _, pinned := strings.Cut(name, "@")
 	images := map[string]v1.Image{}
 	for _, arch := range archs {
@@ -115,7 +116,15 @@ func standIn(name string, multiArch bool) (remote.Taggable, error) {
 		if err != nil {
 			return nil, err
 		}
-		if images[arch], err = image(arch, []string{"/pause"}, l); err != nil {
+		layers := []v1.Layer{l}
+		if !pinned && arch == archs[0] {
+			program, err := b.program(ctx, "standin", arch)
+			if err != nil {
+				return nil, err
+			}
+			layers = append(layers, b.base, program)
+		}
+		if images[arch], err = image(arch, []string{"/pause"}, layers...); err != nil {
 			return nil, err
 		}
 	}

@@ -94,15 +94,23 @@ func TestImageKey(t *testing.T) {
 // TestTable holds the table and the modules to each other.
 func TestTable(t *testing.T) {
 	inRoot(t)
-	repositories := map[string]bool{}
+	for _, full := range []bool{false, true} {
+		set, err := choose(images(), full, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		repositories := map[string]bool{}
+		for _, i := range set {
+			for _, r := range i.repositories() {
+				if repositories[r] {
+					t.Errorf("%s is in two rows", r)
+				}
+				repositories[r] = true
+			}
+		}
+	}
 	used := map[string]bool{}
 	for _, i := range images() {
-		for _, r := range i.repositories() {
-			if repositories[r] {
-				t.Errorf("%s is in two rows", r)
-			}
-			repositories[r] = true
-		}
 		if len(i.entrypoint) == 0 {
 			t.Errorf("%s has no entrypoint", i.wants[0])
 		}
@@ -402,17 +410,20 @@ func TestArguments(t *testing.T) {
 			t.Errorf("%q is no error", args)
 		}
 	}
-	all, small := len(images()), 0
+	whole, small := 0, 0
 	for _, i := range images() {
 		if !i.full {
 			small++
+		}
+		if !i.small {
+			whole++
 		}
 	}
 	for _, c := range []struct {
 		full bool
 		only string
 		want int
-	}{{true, "", all}, {false, "", small}, {false, "docker.io/library/mysql", 1}} {
+	}{{true, "", whole}, {false, "", small}, {false, "docker.io/library/mysql", 1}} {
 		chosen, err := choose(images(), c.full, c.only)
 		if err != nil || len(chosen) != c.want {
 			t.Errorf("choose(%v, %q) returns %d images, %v; want %d", c.full, c.only, len(chosen), err, c.want)

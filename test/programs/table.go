@@ -33,6 +33,7 @@ type image struct {
 	wants      []string // what upstream's manifests name
 	kind       kind
 	full       bool              // of the whole set only
+	small      bool              // of the small set only
 	note       string            // for the table
 	programs   map[string]string // compiled programs by their places
 	own        map[string]string // packages of this repository by their places
@@ -73,6 +74,7 @@ var programs = []program{
 	{name: "workflow-controller", module: "argo", pkg: argo + "workflow-controller"},
 	{name: "argoexec", module: "argo", pkg: argo + "argoexec",
 		links: map[string]string{"workflow/executor/osspecific/signal_linux.go": "signal_darwin.go"}},
+	{name: "gofakes3", module: "gofakes3", pkg: "github.com/johannesboyne/gofakes3/cmd/gofakes3"},
 	{name: "weed", module: "seaweedfs", pkg: "github.com/seaweedfs/seaweedfs/weed"},
 	{name: "katib-controller", module: "katib", pkg: katib + "katib-controller/v1beta1"},
 	{name: "katib-db-manager", module: "katib", pkg: katib + "db-manager/v1beta1"},
@@ -178,6 +180,11 @@ func images() []image {
 			own:        map[string]string{"usr/local/bin/mysql-entrypoint": "atoll/test/programs/mysql-entrypoint"},
 			folders:    map[string]int64{"var/lib/mysql": 0o777, "run/mysqld": 0o777},
 			entrypoint: []string{"/usr/local/bin/mysql-entrypoint"}, cmd: []string{"mysqld"},
+		}, {
+			wants: []string{"docker.io/chrislusf/seaweedfs:4.00"}, kind: otherBrand,
+			small: true, note: "gofakes3, which takes any key",
+			programs:   map[string]string{"bin/gofakes3": "gofakes3"},
+			entrypoint: []string{"/bin/gofakes3"},
 		}, {
 			wants: []string{"ghcr.io/kubeflow/kfp-metadata-envoy:2.16.0"}, kind: otherVersion,
 			note:   "Envoy alone, as upstream's",

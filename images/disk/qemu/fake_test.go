@@ -65,6 +65,18 @@ func (g *guest) say(s bundle.Status) {
 	fmt.Fprintf(g.status, "%s\n", data)
 }
 
+// heard waits until whoever runs the guest knows that it is ready, and has written that to
+// a file beside the one of the arguments.
+func (g *guest) heard() {
+	g.say(ready)
+	for {
+		if _, err := os.Stat(os.Getenv("FAKE_ARGS") + ".ready"); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // wait ends well when the command comes.
 func (g *guest) wait(command string) int {
 	for g.commands.Scan() {
@@ -85,11 +97,32 @@ var (
 )
 
 var guests = map[string]func(*guest) int{
-	"ready":    func(g *guest) int { g.say(running); g.say(running); g.say(ready); return g.wait("quit") },
-	"poweroff": func(g *guest) int { g.say(ready); return g.wait("system_powerdown") },
-	"unclean":  func(g *guest) int { g.say(ready); g.wait("quit"); return 3 },
-	"failed":   func(g *guest) int { g.say(running); g.say(failed); return g.wait("never") },
-	"at once":  func(g *guest) int { g.say(running); g.say(ready); return 0 },
+	"ready":         func(g *guest) int { g.say(running); g.say(running); g.say(ready); return g.wait("quit") },
+	"poweroff":      func(g *guest) int { g.say(ready); return g.wait("system_powerdown") },
+	"unclean":       func(g *guest) int { g.say(ready); g.wait("quit"); return 3 },
+	"failed":        func(g *guest) int { g.say(running); g.say(failed); return g.wait("never") },
+	"at once":       func(g *guest) int { g.say(running); g.say(ready); return 0 },
+	"deaf":          func(g *guest) int { g.say(ready); return g.wait("never") },
+	"ready, breaks": func(g *guest) int { g.heard(); fmt.Fprintln(os.Stderr, "out of memory"); return 1 },
+	"ready, full": func(g *guest) int {
+		g.heard()
+		fmt.Fprintln(g.qmp, `{"event":"BLOCK_IO_ERROR","data":{"nospace":true,"action":"stop","reason":"No space left on device"}}`)
+		return g.wait("never")
+	},
+	"ready, panic": func(g *guest) int {
+		g.heard()
+		fmt.Println("Kernel panic - not syncing: later")
+		return g.wait("never")
+	},
+	"talks": func(g *guest) int {
+		g.say(ready)
+		for i := range 8 {
+			s := ready
+			s.Log = []string{fmt.Sprint(i, strings.Repeat(" more", 1<<16))} // more than a socket holds
+			g.say(s)
+		}
+		return g.wait("quit")
+	},
 	"halves": func(g *guest) int {
 		fmt.Fprint(g.status, "{\"state\":\"rea\n\nnull\n[]\n{}\n\x00\xff\n")
 		g.say(ready)

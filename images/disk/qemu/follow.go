@@ -21,13 +21,18 @@ const maxStatus = 1 << 20
 // often comes after it.
 const lastWords = 2 * time.Second
 
-// follow returns nil when the node says that it is ready.
+// follow returns nil when the node has said that it is ready and may end, or has ended.
 func (m *machine) follow(ctx context.Context, res *Result, o Options) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	statuses, unreadable := make(chan bundle.Status), make(chan error, 1)
 	go func() { unreadable <- readStatuses(ctx, m.status, statuses) }()
-	var end func() error // why QEMU is gone, once it is
+	var end func() error      // why QEMU is gone, once it is
+	var until <-chan struct{} // nil until the node is ready
+	var limit <-chan time.Time
+	if o.Timeout > 0 {
+		limit = time.After(o.Timeout)
+	}
 	for read := false; !read || end == nil; {
 		select {
 		case s := <-statuses:
@@ -39,12 +44,21 @@ func (m *machine) follow(ctx context.Context, res *Result, o Options) error {
 			}
 			res.Status = s
 			o.OnStatus(s)
+			if until != nil { // it was ready, and what it does now is its user's
+				continue
+			}
 			switch s.State {
 			case bundle.StateReady:
-				return nil
+				res.Duration = time.Since(m.started)
+				if err := o.OnReady(res); err != nil {
+					return err
+				}
+				limit, until = nil, o.Until
 			case bundle.StateFailed:
 				return m.failed(s)
 			}
+		case <-until:
+			return nil
 		case err := <-unreadable:
 			read = true
 			if err != nil {
@@ -59,13 +73,20 @@ func (m *machine) follow(ctx context.Context, res *Result, o Options) error {
 			}
 		case err := <-m.exited:
 			// What it said before may still be unread.
-			m.exited, end = nil, func() error { return m.ended(err, res.Status) }
+			m.exited, end = nil, func() error {
+				if until != nil {
+					return m.endedReady(err)
+				}
+				return m.ended(err, res.Status)
+			}
+		case <-limit:
+			return m.interrupted(context.DeadlineExceeded, res.Status)
 		case <-ctx.Done():
-			return m.interrupted(ctx, res.Status)
+			return m.interrupted(ctx.Err(), res.Status)
 		}
 	}
 	if ctx.Err() != nil { // which is what ended it
-		return m.interrupted(ctx, res.Status)
+		return m.interrupted(ctx.Err(), res.Status)
 	}
 	select {
 	case why := <-m.console.found:
@@ -132,8 +153,15 @@ func (m *machine) ended(err error, s bundle.Status) error {
 	return &GuestError{Reason: "guest powered off or restarted before the stack was ready; " + where(s), Log: m.console.tail()}
 }
 
-func (m *machine) interrupted(ctx context.Context, s bundle.Status) error {
-	err := ctx.Err()
+// endedReady is the end of a QEMU whose guest was ready.
+func (m *machine) endedReady(err error) error {
+	if err != nil {
+		return &GuestError{Reason: fmt.Sprintf("QEMU ended badly after the stack was ready: %v", err), Log: m.stderr.tail(), Err: err}
+	}
+	return nil
+}
+
+func (m *machine) interrupted(err error, s bundle.Status) error {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}

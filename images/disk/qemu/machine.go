@@ -23,13 +23,9 @@ const (
 // machineArgs are QEMU's arguments for all but the accelerator. Paths go in as JSON:
 // in QEMU's own syntax a comma would end them.
 func (t *tools) machineArgs(disk, vars string, o Options) []string {
-	nic := "none"
-	if o.Network {
-		nic = "user,model=virtio-net-pci"
-	}
 	return append(t.firmwareArgs(vars),
 		"-m", strconv.Itoa(o.MemoryMiB), "-smp", strconv.Itoa(o.CPUs),
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", nic,
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", nic(o.Network, o.Forwards),
 		"-blockdev", blockdev("disk", "qcow2", disk, map[string]any{
 			"discard": "unmap",
 			// Flushes matter only where the overlay outlives the guest.
@@ -98,7 +94,8 @@ func start(ctx context.Context, qemu string, args []string, dir string, o Option
 	m.cmd.Dir = dir // a core file of a QEMU that crashes is thrown away too
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.stderr
 	m.cmd.ExtraFiles = theirs
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// In a process group of its own Ctrl-C in the terminal does not end it: we do.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	m.cmd.WaitDelay = 5 * time.Second
 	if err := m.cmd.Start(); err != nil {
 		kill()
@@ -127,7 +124,7 @@ func (m *machine) end(ctx context.Context, powerOff bool) error {
 	}
 	limit, command := 10*time.Second, "quit"
 	if powerOff {
-		limit, command = 3*time.Minute, "system_powerdown" // slow without KVM
+		limit, command = 10*time.Minute, "system_powerdown" // slow without KVM
 	}
 	if m.qmp.execute(command) != nil { // QEMU is going already
 		limit = 10 * time.Second
@@ -135,10 +132,7 @@ func (m *machine) end(ctx context.Context, powerOff bool) error {
 	select {
 	case err := <-m.exited:
 		m.exited = nil
-		if err != nil {
-			return &GuestError{Reason: fmt.Sprintf("QEMU ended badly after the stack was ready: %v", err), Log: m.stderr.tail(), Err: err}
-		}
-		return nil
+		return m.endedReady(err)
 	case <-time.After(limit):
 		return &GuestError{Reason: fmt.Sprintf("guest did not power off in %v", limit), Log: m.console.tail()}
 	case <-ctx.Done():

@@ -2,10 +2,11 @@
 // the stack is ready or the guest has failed.
 //
 // The image itself is never written to: the guest writes to an overlay. Unless asked
-// for, the guest has no network card. It is not trusted: what it sends is bounded and
-// stripped of control characters.
+// for, the guest has no network card, or one that only takes connections. It is not
+// trusted: what it sends is bounded and stripped of control characters.
 //
-// Matchable errors: [disk.MissingToolError], [GuestError] and those of the context.
+// Matchable errors: [disk.MissingToolError], [PortError], [GuestError] and those of the
+// context.
 package qemu
 
 import (
@@ -35,9 +36,22 @@ type Options struct {
 	CPUs int
 	// Network gives the guest a network card with a way out through the host.
 	Network bool
-	// PowerOff shuts the guest down cleanly once it is ready; else it is cut off, which
-	// suits an overlay that is thrown away.
+	// Forwards lead connections from the host to the guest, which gets a network card for
+	// them; without Network it answers these and can reach nothing.
+	Forwards []Forward
+	// OnForward is called with each of them before QEMU starts, with the port that was
+	// taken if it was 0.
+	OnForward func(Forward)
+	// Timeout is how long the guest may take until it is ready. Default: for ever.
+	Timeout time.Duration
+	// PowerOff shuts the guest down cleanly at the end; else it is cut off, which suits an
+	// overlay that is thrown away.
 	PowerOff bool
+	// OnReady is called when the stack is ready. An error ends the guest.
+	OnReady func(*Result) error
+	// Until is closed when a guest that is ready is to end. Default: it ends as soon as it
+	// is ready.
+	Until <-chan struct{}
 	// Console gets what the guest writes to its serial console, raw.
 	Console io.Writer
 	// OnStatus is called with every status that differs from the one before.
@@ -82,15 +96,27 @@ func (o *Options) withDefaults() Options {
 	if d.OnStatus == nil {
 		d.OnStatus = func(bundle.Status) {}
 	}
+	if d.OnForward == nil {
+		d.OnForward = func(Forward) {}
+	}
+	if d.OnReady == nil {
+		d.OnReady = func(*Result) error { return nil }
+	}
+	if d.Until == nil {
+		now := make(chan struct{})
+		close(now)
+		d.Until = now
+	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	return d
 }
 
-// Boot boots the image, raw or qcow2, and returns when the stack is ready, when the
-// guest has failed or ended ([GuestError]), or when ctx is done. The result is there
-// as soon as the guest was started, also with an error.
+// Boot boots the image, raw or qcow2, and returns when the stack is ready and
+// [Options.Until] is closed or the guest has powered off, when the guest has failed or
+// ended before that ([GuestError]), or when ctx is done, at once. The result is there as
+// soon as the guest was started, also with an error.
 func Boot(ctx context.Context, image string, o *Options) (*Result, error) {
 	opts := o.withDefaults()
 	// A QEMU is killed when the thread that started it ends, however that ends.
@@ -105,6 +131,12 @@ func Boot(ctx context.Context, image string, o *Options) (*Result, error) {
 		return nil, fmt.Errorf("booting %s: %w", image, err)
 	}
 	defer os.RemoveAll(dir)
+	held, forwards, err := listen(opts.Forwards)
+	if err != nil {
+		return nil, fmt.Errorf("booting %s: %w", image, err)
+	}
+	defer held.release()
+	opts.Forwards = forwards
 	disk, err := t.overlay(ctx, image, dir, opts)
 	if err != nil {
 		return nil, fmt.Errorf("booting %s: %w", image, err)
@@ -119,13 +151,19 @@ func Boot(ctx context.Context, image string, o *Options) (*Result, error) {
 	}
 	args := append(accelArgs(accel), t.machineArgs(disk, vars, opts)...)
 	opts.Log.Debug("starting QEMU", "program", t.qemu, "args", args)
+	for _, f := range forwards {
+		opts.OnForward(f)
+	}
+	held.release()
 	m, err := start(ctx, t.qemu, args, dir, opts)
 	if err != nil {
 		return nil, fmt.Errorf("booting %s: %w", image, err)
 	}
 	res := &Result{Accel: accel}
 	err = m.follow(ctx, res, opts)
-	res.Duration = time.Since(m.started)
+	if res.Duration == 0 {
+		res.Duration = time.Since(m.started)
+	}
 	if err == nil {
 		err = m.end(ctx, opts.PowerOff)
 	}

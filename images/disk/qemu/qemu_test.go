@@ -87,9 +87,7 @@ func TestBootGuests(t *testing.T) {
 func TestBootTimeout(t *testing.T) {
 	for guest, want := range map[string]string{"silent": "it was at phase k3s (waiting for the API)", "mute": "the node told no status"} {
 		image, args := fake(t, guest)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		_, err := Boot(ctx, image, nil)
-		cancel()
+		_, err := Boot(t.Context(), image, &Options{Timeout: time.Second})
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "stack was not ready in 1s; "+want) {
 			t.Errorf("%s: got %v", guest, err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"atoll/test/k3s/node/internal/config"
 	"atoll/test/k3s/node/internal/files"
+	"atoll/test/k3s/node/internal/payload"
 	"atoll/test/k3s/node/internal/registries"
 )
 
@@ -37,14 +38,19 @@ var addons = map[string]*string{
 	"coredns": &addonCoreDNS, "local-storage": &addonLocalStorage, "metrics-server": &addonMetricsServer,
 }
 
+// cniBinDir is where containerd looks for CNI plugins, and others (Istio) put theirs: k3s's own path since October
+// 2024, which stays over upgrades.
+const cniBinDir = config.DataDir + "/data/cni"
+
 // writeAgentFiles writes what containerd and kubelet read.
 func (s *server) writeAgentFiles() error {
 	podCIDR, err := s.cfg.PodCIDR()
 	if err != nil {
 		return err
 	}
-	values := map[string]any{"Config": s.cfg, "Bin": s.bin, "Agent": agentDir, "TLS": tlsDir, "Socket": containerdSocket, "PodCIDR": podCIDR}
+	values := map[string]any{"Config": s.cfg, "Bin": s.bin, "CNI": cniBinDir, "Agent": agentDir, "TLS": tlsDir, "Socket": containerdSocket, "PodCIDR": podCIDR}
 	return errors.Join(
+		payload.Link(cniBinDir, s.bin, "bridge", "host-local", "loopback", "portmap"),
 		writeTemplate(agentDir+"/etc/containerd/config.toml", containerdConfig, values),
 		writeTemplate(agentDir+"/etc/kubelet.yaml", kubeletConfig, values),
 		writeTemplate(agentDir+"/etc/cni/net.d/10-k3s.conflist", cniConfig, values),

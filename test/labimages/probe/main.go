@@ -1,6 +1,6 @@
 // Probe is the lab's all-purpose container: it serves, it writes and reads a
 // volume, it says hello, it waits for a visitor, it looks for open ports, it pushes itself to
-// a registry.
+// a registry, it answers and asks, it watches the wire.
 //
 //	probe serve [-addr :8080]
 //	probe write-read [-addr :8080] DIR
@@ -9,6 +9,10 @@
 //	probe scan [-tcp PORTS] [-want PORTS] HOST
 //	probe push [-refused IMAGES] [-readable IMAGES] IMAGE
 //	probe refused IMAGES
+//	probe echo [-addr :8080]
+//	probe get URL
+//	probe certificates HOST:PORT NAME
+//	probe sniff [-addr :8080] MARK
 package main
 
 import (
@@ -35,7 +39,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want a command: serve, write-read, hello, gate, scan, push or refused")
+		return errors.New("want a command: serve, write-read, hello, gate, scan, push, refused, echo, get, certificates or sniff")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	addr := flags.String("addr", ":8080", "address that answers /readyz")
@@ -74,6 +78,14 @@ func run(ctx context.Context, args []string) error {
 			return errors.New("refused wants one list of images")
 		}
 		return refuses(ctx, flags.Arg(0))
+	case "echo":
+		return echo(ctx, *addr)
+	case "get":
+		return get(ctx, flags.Arg(0))
+	case "certificates":
+		return certificates(ctx, flags.Arg(0), flags.Arg(1))
+	case "sniff":
+		return sniff(ctx, *addr, flags.Arg(0))
 	default:
 		return fmt.Errorf("unknown command %q", args[0])
 	}

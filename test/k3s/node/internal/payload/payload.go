@@ -46,17 +46,38 @@ func Unpack(exe, dataDir string) (string, error) {
 			return "", fmt.Errorf("unpacking %s: %w", exe, err)
 		}
 	}
-	current := filepath.Join(dataDir, "current")
-	if target, err := os.Readlink(current); err != nil || target != hash {
-		tmp := current + ".tmp"
-		if err := errors.Join(remove(tmp), os.Symlink(hash, tmp)); err != nil {
-			return "", fmt.Errorf("pointing at %s: %w", hash, err)
-		}
-		if err := os.Rename(tmp, current); err != nil {
-			return "", fmt.Errorf("pointing at %s: %w", hash, err)
-		}
+	if err := point(filepath.Join(dataDir, "current"), hash); err != nil {
+		return "", err
 	}
 	return filepath.Join(dir, "bin"), files.SyncDir(dataDir)
+}
+
+// Link makes dir, with a symbolic link to each of the named programs in bin. What else is in dir stays.
+func Link(dir, bin string, names ...string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("linking programs: %w", err)
+	}
+	for _, name := range names {
+		if err := point(filepath.Join(dir, name), filepath.Join(bin, name)); err != nil {
+			return err
+		}
+	}
+	return files.SyncDir(dir)
+}
+
+// point makes a symbolic link point at a target, whatever it pointed at before.
+func point(link, target string) error {
+	if old, err := os.Readlink(link); err == nil && old == target {
+		return nil
+	}
+	tmp := link + ".tmp"
+	if err := errors.Join(remove(tmp), os.Symlink(target, tmp)); err != nil {
+		return fmt.Errorf("pointing at %s: %w", target, err)
+	}
+	if err := os.Rename(tmp, link); err != nil {
+		return fmt.Errorf("pointing at %s: %w", target, err)
+	}
+	return nil
 }
 
 // find returns the payload and its recorded SHA-256.

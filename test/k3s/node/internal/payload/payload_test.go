@@ -72,3 +72,31 @@ func TestUnpack(t *testing.T) {
 		}
 	}
 }
+
+func TestLink(t *testing.T) {
+	dir := t.TempDir()
+	cni := filepath.Join(dir, "cni")
+	for _, hash := range []string{"old", "new"} { // as after an upgrade
+		bin := filepath.Join(dir, hash, "bin")
+		if err := os.MkdirAll(bin, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(bin, "bridge"), []byte(hash), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := Link(cni, bin, "bridge"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(cni, "bridge")); err != nil || string(got) != hash {
+			t.Errorf("got %q, %v, want %q", got, err, hash)
+		}
+		other := filepath.Join(cni, "istio-cni")
+		if hash == "old" {
+			if err := os.WriteFile(other, []byte("of somebody else"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		} else if _, err := os.Stat(other); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package kubeflow
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"atoll/bundle"
+	"atoll/test/guest"
+)
+
+// memory of the guest in MiB: half as much again as Kubeflow's small set takes.
+const memory = 10240
+
+// labK3s is where "make lab-k3s" puts the lab k3s release.
+const labK3s = "../../build/k3s"
+
+// TestKubeflowBoot makes the appliance from upstream's manifests and programs and boots it:
+// with a power cut in the middle of the first boot, to Ready, through the checks of what
+// runs in it, and after another power cut, in the middle of a session, to Ready again.
+func TestKubeflowBoot(t *testing.T) {
+	o := needAppliance(t)
+	guest.Alone(t)
+	key := guest.NewKey(t)
+	o.Users = []bundle.User{{Name: "test", Sudo: true, SSHAuthorizedKeys: []string{key.Authorized()}}}
+	holdPlans(t, o)
+	began := time.Now()
+	image, _, err := Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("built in %s", since(began))
+	config := guest.Config{
+		Atoll: o.Atoll, Image: image, Overlay: filepath.Join(o.Dir, "overlay.qcow2"), MemoryMiB: memory,
+		Ports: []int{80, 443}, User: "test", Key: key,
+	}
+
+	t.Run("cut in the first boot", func(t *testing.T) {
+		g := guest.Boot(t.Context(), t, config)
+		// Now pods start for which images were unpacked just before.
+		if err := guest.WaitFor(t.Context(), func() error {
+			if !strings.Contains(g.Said(), "\ndefinitions ") {
+				return fmt.Errorf("phase definitions has not ended")
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		g.Cut()
+		t.Logf("atoll boot said:\n%s", g.Said())
+	})
+	t.Run("to the end", func(t *testing.T) {
+		g := boot(t, config)
+		report(t, g)
+		check(t, g)
+		t.Run("anonymous", func(t *testing.T) { checkAnonymous(t, g) })
+		// Somebody is signed in when the power fails, and still is afterwards.
+		again := sync.OnceFunc(func() {
+			g.Cut()
+			config.Addrs = g.Addrs()
+			g = boot(t, config)
+			report(t, g)
+		})
+		checkSignIn(t, g, o.Auth, again)
+		again() // where there is no browser
+		if err := g.PowerOff(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// needAppliance builds the programs that make the appliance, and skips the test where
+// something is missing.
+func needAppliance(t *testing.T) *Options {
+	t.Helper()
+	o := &Options{
+		Dir: t.TempDir(), K3s: labK3s, Programs: "../../build/programs", Auth: cmp.Or(os.Getenv("ATOLL_KUBEFLOW_AUTH"), "oauth2-proxy"), Log: t.Output(),
+		Manifests: Manifests(t),
+	}
+	if _, err := os.Stat(filepath.Join(labK3s, "k3s")); err != nil {
+		t.Skip("no lab k3s release; make lab-k3s builds it")
+	}
+	if err := Bootable(o.Programs); err != nil {
+		t.Skip(err)
+	}
+	for _, tool := range []string{"qemu-system-x86_64", "qemu-img", "mmdebstrap", "docker-registry"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed; make deps installs it", tool)
+		}
+	}
+	o.Atoll, o.LabImages = filepath.Join(o.Dir, "atoll"), filepath.Join(o.Dir, "labimages")
+	for out, program := range map[string]string{o.Atoll: "atoll/cmd/atoll", o.LabImages: "atoll/test/labimages"} {
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, program)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("building %s: %v\n%s", program, err, text)
+		}
+	}
+	return o
+}
+
+// holdPlans makes the appliance hold the plans of all of Kubeflow, one for each way to sign
+// in, against its API server: the definitions for real, all else as a dry run. The last phase
+// is ready when it has accepted them.
+func holdPlans(t *testing.T, o *Options) {
+	t.Helper()
+	_, sources := Unpack(t)
+	for _, auth := range []string{"authservice", "oauth2-proxy"} {
+		plan, err := Plan(t, sources, auth).Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(o.Dir, auth+".json")
+		if err := os.WriteFile(path, plan, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		o.Plans = append(o.Plans, path)
+	}
+	overlay, err := filepath.Abs("../lab/dryrun")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Overlays = append(o.Overlays, overlay)
+}
+
+// boot boots the machine until its stack is ready.
+func boot(t *testing.T, config guest.Config) *guest.Guest {
+	t.Helper()
+	g := guest.Boot(t.Context(), t, config)
+	began := time.Now()
+	if err := g.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("ready after %s; atoll boot said:\n%s", since(began), g.Said())
+	return g
+}
+
+// report logs what the machine takes: memory, disk, and each pod with its restarts.
+func report(t *testing.T, g *guest.Guest) {
+	t.Helper()
+	for _, command := range []string{
+		"free -m",
+		"df -h -x tmpfs -x devtmpfs -x overlay",
+		"sudo k3s kubectl top node",
+		"sudo k3s kubectl top pod -A --sum",
+		"sudo k3s kubectl get pod -A -o wide",
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		out, err := g.Run(ctx, command, "")
+		cancel()
+		if err != nil {
+			t.Logf("%s: %v", command, err)
+		}
+		t.Logf("%s:\n%s", command, out)
+	}
+}
+
+// check runs every check of a cluster against the guest's.
+func check(t *testing.T, g *guest.Guest) {
+	t.Helper()
+	kubeconfig, err := g.Kubeconfig(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k3s, err := filepath.Abs(filepath.Join(labK3s, "k3s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", "-timeout", "60m", "./checks")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "ATOLL_KUBECTL="+k3s+" kubectl --kubeconfig "+kubeconfig)
+	out, err := cmd.CombinedOutput()
+	t.Logf("checks took %s:\n%s", since(began), out)
+	if err != nil {
+		t.Errorf("checks of the cluster: %v", err)
+	}
+}
+
+func since(t time.Time) time.Duration { return time.Since(t).Round(time.Second) }

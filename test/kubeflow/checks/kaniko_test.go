@@ -1,0 +1,113 @@
+package checks
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// TestKaniko: in a user's namespace the published Job builds an image from a Dockerfile, on a
+// base image of the appliance, and what it pushed runs.
+func TestKaniko(t *testing.T) {
+	k := needCluster(t)
+	const image = "registry.atoll.svc.cluster.local/" + userNamespace + "/check:1"
+	pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{
+		Name: "built", Namespace: userNamespace, Labels: map[string]string{"sidecar.istio.io/inject": "false"},
+	}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "probe", Image: image}}}}
+	k.run(t, "delete", "pod", "--namespace", userNamespace, pod.Name, "--ignore-not-found")
+
+	job := k.kaniko(t, "FROM ghcr.io/atoll-lab/probe:1.0\nRUN [\"/probe\", \"hello\"]\nCOPY Dockerfile /built/\nENTRYPOINT [\"/probe\", \"echo\"]\n")
+	logs, ok := k.jobEnds(t, job)
+	if !ok {
+		t.Fatalf("the build failed: %s", logs)
+	}
+	if !strings.Contains(logs, "hello from the lab") {
+		t.Errorf("what RUN printed is not in the log: %s", logs)
+	}
+	k.create(t, pod)
+	k.run(t, "wait", "--namespace", userNamespace, "--for=condition=Ready", "pod/"+pod.Name, "--timeout", patience.String())
+	if a, err := k.ask(t, userNamespace, pod.Name, "http://127.0.0.1:8080/here"); err != nil || !strings.Contains(a.Body, "/here") {
+		t.Errorf("the image that was built answers %+v, %v", a, err)
+	}
+	k.run(t, "delete", "pod", "--namespace", userNamespace, pod.Name)
+}
+
+// TestKanikoUnknownBase: a base image that is not in the appliance fails the build, and the log
+// says what to do.
+func TestKanikoUnknownBase(t *testing.T) {
+	k := needCluster(t)
+	const base = "docker.io/library/nobody-has-this:1"
+	logs, ok := k.jobEnds(t, k.kaniko(t, "FROM "+base+"\n"))
+	if ok || !strings.Contains(logs, "appliance.yaml") || !strings.Contains(logs, "images: ["+base+"]") {
+		t.Errorf("the build succeeded: %v; its log has no line for appliance.yaml: %s", ok, logs)
+	}
+}
+
+// kaniko starts the Job of the published template as a user does, but for its volume: the
+// Dockerfile lies in a ConfigMap, not in a notebook's volume.
+func (k kubectl) kaniko(t *testing.T, dockerfile string) *batchv1.Job {
+	t.Helper()
+	const name, folder = "check-kaniko", "folder"
+	k.run(t, "delete", "configmap", "--namespace", userNamespace, name, "--ignore-not-found")
+	var m corev1.ConfigMap
+	k.get(t, &m, "configmap", "--namespace", "kubeflow", "kaniko")
+	template := strings.NewReplacer("NAME:TAG", "check:1", "NOTEBOOK", "unused", "FOLDER", folder).Replace(m.Data["job.yaml"])
+	var job batchv1.Job
+	if err := yaml.UnmarshalStrict([]byte(template), &job); err != nil {
+		t.Fatalf("the published template: %v", err)
+	}
+	context := corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: userNamespace},
+		Data:       map[string]string{"Dockerfile": dockerfile},
+	}
+	job.Spec.Template.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: name},
+		Items:                []corev1.KeyToPath{{Key: "Dockerfile", Path: folder + "/Dockerfile"}},
+	}}
+	job.Namespace = userNamespace
+	k.create(t, context)
+	if err := yaml.Unmarshal([]byte(k.create(t, job)), &job); err != nil {
+		t.Fatal(err)
+	}
+	return &job
+}
+
+// create installs an object, which must not be there, and returns what it became.
+func (k kubectl) create(t *testing.T, obj any) string {
+	t.Helper()
+	text, err := yaml.Marshal(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := k.try(t.Context(), string(text), "create", "-f", "-", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// jobEnds waits for a Job, and returns its log and whether it succeeded.
+func (k kubectl) jobEnds(t *testing.T, job *batchv1.Job) (logs string, ok bool) {
+	t.Helper()
+	var now batchv1.Job
+	eventually(t, "job "+job.Name, func() error {
+		now = batchv1.Job{}
+		k.get(t, &now, "job", "--namespace", job.Namespace, job.Name)
+		if now.Status.Succeeded+now.Status.Failed == 0 {
+			return fmt.Errorf("it has not ended: %+v", now.Status)
+		}
+		return nil
+	})
+	if now.Status.StartTime != nil && len(now.Status.Conditions) > 0 {
+		t.Logf("job %s ended after %s", job.Name, now.Status.Conditions[len(now.Status.Conditions)-1].LastTransitionTime.Sub(now.Status.StartTime.Time))
+	}
+	logs = k.run(t, "logs", "--namespace", job.Namespace, "job/"+job.Name)
+	k.run(t, "delete", "job", "--namespace", job.Namespace, job.Name)
+	return logs, now.Status.Succeeded > 0
+}

@@ -1,0 +1,140 @@
+// Package checks looks at Kubeflow from within: its tests drive a cluster in which the stack is
+// installed, by kubectl alone. The cluster may be in a guest that "make kubeflow" booted, or
+// any other.
+package checks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// kubectlVariable names the environment variable that has the command line of kubectl, split
+// at spaces, like "k3s kubectl". Where it is empty there is no cluster to check.
+const kubectlVariable = "ATOLL_KUBECTL"
+
+// patience bounds whatever a check waits for, on a machine that is emulated.
+const patience = 10 * time.Minute
+
+// kubectl is kubectl's command line, for one cluster.
+type kubectl []string
+
+// needCluster returns the cluster to check, and skips the test where there is none.
+func needCluster(t *testing.T) kubectl {
+	t.Helper()
+	command := strings.Fields(os.Getenv(kubectlVariable))
+	if len(command) == 0 {
+		t.Skipf("no cluster to check: %s is not set", kubectlVariable)
+	}
+	return command
+}
+
+// try runs kubectl with input on its standard input, and returns what it printed.
+func (k kubectl) try(ctx context.Context, input string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, k[0], append(k[1:len(k):len(k)], args...)...)
+	cmd.Stdin = strings.NewReader(input)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return out.String(), nil
+}
+
+// run is try for what must not fail.
+func (k kubectl) run(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := k.try(t.Context(), "", args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// apply installs the objects of a file of checks.
+func (k kubectl) apply(t *testing.T, name string) {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.try(t.Context(), string(text), "apply", "--server-side", "--force-conflicts", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// remove deletes namespaces with all that is in them, before a check and after it.
+func (k kubectl) remove(t *testing.T, namespaces ...string) {
+	t.Helper()
+	args := append([]string{"delete", "namespace", "--ignore-not-found"}, namespaces...)
+	k.run(t, args...)
+	t.Cleanup(func() {
+		if t.Failed() { // leave what tells why
+			return
+		}
+		if _, err := k.try(context.Background(), "", append(args, "--wait=false")...); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// get reads one object into v.
+func (k kubectl) get(t *testing.T, v any, args ...string) {
+	t.Helper()
+	out := k.run(t, append(append([]string{"get"}, args...), "-o", "json")...)
+	if err := json.Unmarshal([]byte(out), v); err != nil {
+		t.Fatalf("kubectl get %s: %v", strings.Join(args, " "), err)
+	}
+}
+
+// ready waits until all pods of a namespace are ready.
+func (k kubectl) ready(t *testing.T, namespace string) {
+	t.Helper()
+	k.run(t, "wait", "--namespace", namespace, "--for=condition=Ready", "pod", "--all", "--timeout", patience.String())
+}
+
+// eventually tries until it works, or fails the test with what the last try said.
+func eventually(t *testing.T, what string, try func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// answer is what the lab's probe prints of an HTTP answer.
+type answer struct {
+	Status int    `json:"status"`
+	Body   string `json:"body"`
+}
+
+// ask sends a GET request from a pod.
+func (k kubectl) ask(t *testing.T, namespace, pod, url string) (answer, error) {
+	t.Helper()
+	var a answer
+	out, err := k.probe(t, namespace, pod, "get", url)
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &a)
+	}
+	return a, err
+}
+
+// probe runs the lab's probe in a pod.
+func (k kubectl) probe(t *testing.T, namespace, pod string, args ...string) (string, error) {
+	t.Helper()
+	args = append([]string{"exec", "--namespace", namespace, pod, "--container", "probe", "--", "/probe"}, args...)
+	return k.try(t.Context(), "", args...)
+}

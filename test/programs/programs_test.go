@@ -419,3 +419,31 @@ func TestArguments(t *testing.T) {
 		}
 	}
 }
+
+// TestRestoreLinks asks the go command what it sees of a package whose file is a link.
+func TestRestoreLinks(t *testing.T) {
+	inRoot(t)
+	p, err := programNamed("argoexec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.sources(t.Context()); err != nil {
+		t.Skip("upstream's sources cannot be had: ", err)
+	}
+	args, err := p.restoreLinks(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, _, err := p.upstream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	args = append(append([]string{"list"}, args...), "-f", "{{.GoFiles}}", path+"/workflow/executor/osspecific")
+	out, err := output(t.Context(), filepath.Join(modulesDir, p.module), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "signal_linux.go") {
+		t.Errorf("the go command sees %s", out)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -286,6 +287,34 @@ func TestBuild(t *testing.T) {
 	out, err := exec.Command("skopeo", "copy", "oci:"+dirs[0]+":example.org/a", "dir:"+t.TempDir()).CombinedOutput()
 	if err != nil {
 		t.Errorf("skopeo copy: %v\n%s", err, out)
+	}
+}
+
+// TestImageStays builds an image again that the index did not name for a while.
+func TestImageStays(t *testing.T) {
+	inRoot(t)
+	dir := t.TempDir()
+	written := func() time.Time {
+		t.Helper()
+		if err := build(t.Context(), dir, []image{sample()}, false); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := imagedir.Read(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(dir, "blobs/sha256", entries[0].Digest.Hex))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.ModTime()
+	}
+	first := written()
+	if err := build(t.Context(), dir, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	if again := written(); again != first {
+		t.Error("the image was made again")
 	}
 }
 

@@ -142,6 +142,48 @@ func TestFirewallPackets(t *testing.T) {
 	check("stranger", "with a node port opened a stranger", append(strangers, "198.51.100.2:30080")...)
 }
 
+// TestFirewallHostPorts: a pod's hostPort cannot take the place of the node's registries, and
+// serve what images it likes.
+func TestFirewallHostPorts(t *testing.T) {
+	needNft(t)
+	n := newNodeNet(t)
+	run(t, n["node"], "ip", "addr", "add", "203.0.113.254/32", "dev", "lo")
+	rules := filepath.Join(t.TempDir(), "hostports.nft")
+	// What the CNI plugin portmap sets up, to where nobody listens.
+	if err := os.WriteFile(rules, []byte(`table ip nat {
+	chain hostports {
+		tcp dport { 5000, 5001, 5002 } dnat to 10.42.0.2:9
+	}
+	chain prerouting {
+		fib daddr type local jump hostports
+	}
+	chain output {
+		type nat hook output priority -100;
+		fib daddr type local jump hostports
+	}
+}
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, n["node"], "nft", "--file", rules)
+	reaches := func(want bool) {
+		t.Helper()
+		for _, tc := range []struct{ from, to string }{
+			{"node", "127.0.0.1:5000"}, {"node", "127.0.0.1:5001"}, {"node", "203.0.113.254:5001"}, {"pod", "203.0.113.254:5001"},
+		} {
+			if got := dials(n[tc.from], tc.to); got != want {
+				t.Errorf("%s reaches the node's own %s: %v, want %v", tc.from, tc.to, got, want)
+			}
+		}
+	}
+	reaches(false) // so the test can tell
+	run(t, n["node"], "nft", "--file", "files/firewall.nft")
+	reaches(true)
+	if dials(n["node"], "127.0.0.1:5002") {
+		t.Error("a hostPort of another number leads no more to its pod")
+	}
+}
+
 func newNamespace(t *testing.T) netns.Namespace {
 	t.Helper()
 	ns, err := netns.New(t)
@@ -249,7 +291,7 @@ func newNodeNet(t *testing.T) map[string]netns.Namespace {
 	}
 	run(t, n["node"], "nft", "--file", rules)
 	for who, addrs := range map[string][]string{
-		"node":   {":22", ":443", "0.0.0.0:5000", "0.0.0.0:5001", ":6443", ":8472", ":9180", ":10250"},
+		"node":   {":22", ":443", "0.0.0.0:5000", "0.0.0.0:5001", "0.0.0.0:5002", ":6443", ":8472", ":9180", ":10250"},
 		"pod":    {":8080"},
 		"behind": {":7"},
 	} {

@@ -115,7 +115,7 @@ func (l *lateCluster) ServiceAccount(ctx context.Context, token string) (registr
 func (l *lateCluster) dialled() (registry.Cluster, error) {
 	data, err := os.ReadFile(l.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("Kubernetes is not up yet")
+		return nil, errors.New("the cluster is not up yet")
 	}
 	if err != nil {
 		return nil, err

@@ -16,9 +16,13 @@ const mark = "a-text-that-nobody-else-sends"
 
 // traffic is what the lab's probe saw of TCP from one address to another.
 type traffic struct {
-	From, To            netip.Addr
-	Data, Hellos, Marks int
+	From, To netip.Addr
+	counts
 }
+
+// counts are of segments that carry data, of those that begin with TLS's ClientHello, and of
+// those that have the mark in plain text.
+type counts struct{ Data, Hellos, Marks int }
 
 // TestMesh: sidecars are injected and ready, what two pods of the mesh say to each other is
 // mutual TLS on the wire, and policies refuse what they should.
@@ -122,7 +126,7 @@ func sidecarReady(p *corev1.Pod) bool {
 }
 
 // between adds up both directions.
-func between(seen []traffic, a, b netip.Addr) (sum traffic) {
+func between(seen []traffic, a, b netip.Addr) (sum counts) {
 	for _, t := range seen {
 		if t.From == a && t.To == b || t.From == b && t.To == a {
 			sum.Data += t.Data

@@ -199,6 +199,11 @@ func (n *neighbour) visit(t *testing.T) {
 	if out := n.ssh(t, "ps -o user:20= -C atoll | tr -d ' ' | sort -u; systemctl is-active atoll-firewall atoll-status atoll-registry-writable; systemctl --failed --plain --no-legend list-units 'atoll-*'"); out != "atoll-registry\natoll-status\nroot\nactive\nactive\nactive\n" {
 		t.Errorf("users of atoll's processes, and its units:\n%s", out)
 	}
+	out := n.ssh(t, "sudo atoll node registry gc; sudo stat -c '%U:%G %a' /var/lib/rancher/registry /var/lib/rancher/registry/lock /run/atoll/registry.kubeconfig /run/atoll/registry-password")
+	if freed, rest, _ := strings.Cut(out, "\n"); !strings.HasPrefix(freed, "freed ") ||
+		rest != "atoll-registry:atoll-registry 700\natoll-registry:atoll-registry 600\nroot:atoll-registry 640\nroot:atoll-registry 640\n" {
+		t.Errorf("a collection in the registry, and whose its files are:\n%s", out)
+	}
 	n.noSecrets(t)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"syscall"
@@ -66,6 +67,9 @@ drop-in of that unit; docs/registry.md has one.`,
 			if quota < 1 || quota > 100 {
 				return usageError{fmt.Errorf("--quota %d is no share in percent", quota)}
 			}
+			if e.level.Level() > slog.LevelInfo {
+				e.level.Set(slog.LevelInfo) // who pushed what stays in the journal
+			}
 			return firstboot.ServeWritable(cmd.Context(), quota, notifyReady, nodeOpts(e))
 		},
 	}
@@ -83,8 +87,9 @@ what that freed: images whose tag was pushed anew or deleted, and uploads that w
 finished. What is younger than --age stays, since a push may still need it. Pushes wait while
 it runs; pulls do not.
 
-It runs every day by itself (atoll-registry-gc.timer). Run it by hand, as root, after you
-have deleted images to make room, or when pushes say that the quota is used up.`,
+It runs every day by itself (atoll-registry-gc.timer). Run it by hand, as root and with a
+short --age, after you have deleted images to make room, or when pushes say that the quota
+is used up.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Log = e.log

@@ -49,8 +49,11 @@ func TestWritable(t *testing.T) {
 	if _, err := late.ServiceAccount(ctx, "a.b.c"); err == nil || errors.Is(err, registry.ErrUnknown) || !strings.Contains(err.Error(), "not up yet") {
 		t.Errorf("before there is a cluster: %v", err)
 	}
+	// A stack that has the same namespace, with more to it.
+	plan := labPlan(1, time.Minute)
+	plan.Phases[0].Manifest += "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: atoll, labels: {site: north}}\n"
 	for boot := range 2 {
-		if err := Install(ctx, pack(t, release, labPlan(1, time.Minute)), cp.kubeconfig, o); err != nil {
+		if err := Install(ctx, pack(t, release, plan), cp.kubeconfig, o); err != nil {
 			t.Fatal(err)
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o037 != 0 {
@@ -94,6 +97,9 @@ func TestWritable(t *testing.T) {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if ns, err := cp.core.CoreV1().Namespaces().Get(ctx, "atoll", metav1.GetOptions{}); err != nil || ns.Labels["site"] != "north" {
+		t.Errorf("what the stack says of the namespace is gone: %v, %v", ns.Labels, err)
 	}
 	slice, err := cp.core.DiscoveryV1().EndpointSlices("atoll").Get(ctx, "registry", metav1.GetOptions{})
 	if err != nil || slice.Endpoints[0].Addresses[0]+":5001" != WritableAddr || *slice.Ports[0].Port != 5001 {

@@ -68,7 +68,7 @@ func Collect(ctx context.Context, dir string, opts CollectOptions) (Collected, e
 	}
 	defer lock.unlock()
 	c := &collector{
-		store: &store{root: root, ledger: &ledger{dir: dir}}, opts: opts, before: time.Now().Add(-opts.Age),
+		store: &store{root: root, ledger: newLedger(dir, 0, 0, 0)}, opts: opts, before: time.Now().Add(-opts.Age),
 		marked: map[digest.Digest]bool{},
 	}
 	if err := c.mark(ctx); err != nil {

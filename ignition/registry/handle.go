@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -113,7 +112,13 @@ func (r *Registry) change(w http.ResponseWriter, req *http.Request, t target) er
 	}
 	var outOfSpace atomic.Pointer[full]
 	req = clean(req.WithContext(context.WithValue(req.Context(), fullKey{}, &outOfSpace)), t, held)
-	answer := &answer{ResponseWriter: w, full: &outOfSpace}
+	answer := &answer{ResponseWriter: w, full: &outOfSpace, giveUp: func() {
+		r.log.Warn("refused", "method", req.Method, "image", t.String(), "by", c.name, "error", outOfSpace.Load())
+		if t.kind == kindUpload && t.ref != "" { // nobody goes on with it, and others may need the space
+			r.store.Delete(req.Context(), path.Join("/", reposDir, t.repo, "_uploads", t.ref)) // or a collection does
+		}
+		io.CopyN(io.Discard, body, maxIgnored) // or the client is not told why
+	}}
 	r.pushed.ServeHTTP(answer, req)
 	r.tell(req, t, c, answer.status)
 	return nil
@@ -180,6 +185,9 @@ func clean(req *http.Request, t target, body io.ReadCloser) *http.Request {
 // lock takes the folder's shared lock. What a collection took since is counted no more.
 func (r *Registry) lock(ctx context.Context) (*folderLock, error) {
 	lock, err := lockFolder(ctx, r.opts.Dir, false)
+	if ctx.Err() != nil {
+		return nil, unavailable("the registry is deleting what nobody needs; try again")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -243,9 +251,14 @@ func (r *Registry) keep(t target) {
 type answer struct {
 	http.ResponseWriter
 	full   *atomic.Pointer[full]
+	giveUp func()
 	status int
 	muted  bool
 }
+
+// maxIgnored is how much of a body is read in vain, in bytes: a client that still sends when the
+// connection is closed may not see why.
+const maxIgnored = 64 << 20
 
 func (a *answer) WriteHeader(status int) {
 	if a.status != 0 {
@@ -254,7 +267,8 @@ func (a *answer) WriteHeader(status int) {
 	a.status = status
 	if f := a.full.Load(); f != nil && status >= 400 {
 		a.muted = true
-		denied(strings.TrimSpace(f.reason)).write(a.ResponseWriter)
+		a.giveUp()
+		denied(f.reason).write(a.ResponseWriter)
 		return
 	}
 	a.ResponseWriter.WriteHeader(status)

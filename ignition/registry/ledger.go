@@ -38,6 +38,11 @@ type ledger struct {
 	usage map[string]int64
 }
 
+// newLedger counts nothing yet.
+func newLedger(dir string, quota, share, spare int64) *ledger {
+	return &ledger{dir: dir, quota: quota, share: share, spare: spare, linked: map[string]map[string]int64{}, usage: map[string]int64{}}
+}
+
 // full is the error of a write that would be too much.
 type full struct{ reason string }
 

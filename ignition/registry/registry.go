@@ -109,7 +109,7 @@ func New(ctx context.Context, opts Options) (*Registry, error) {
 	if r.bundled, err = bundleHandler(opts.Bundle, opts.Log); err != nil {
 		return nil, err
 	}
-	l := &ledger{dir: opts.Dir, quota: opts.Quota, share: opts.NamespaceQuota, spare: opts.MinFree}
+	l := newLedger(opts.Dir, opts.Quota, opts.NamespaceQuota, opts.MinFree)
 	if r.store, err = openStore(opts.Dir, l); err != nil {
 		return nil, fmt.Errorf("opening the registry's folder: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -28,12 +29,14 @@ import (
 
 const rootPassword = "roots-password"
 
-// fakeCluster knows loopback addresses as pods: 127.0.1.N is in namespace a, 127.0.2.N in b, 127.0.3.N on
-// the host's network. Tokens are "token-NAMESPACE".
+// fakeCluster knows loopback addresses as pods: 127.0.0.N is in namespace c, 127.0.1.N in a, 127.0.2.N
+// in b, 127.0.3.N on the host's network. Tokens are "token-NAMESPACE".
 type fakeCluster struct{}
 
 func (fakeCluster) Pod(_ context.Context, addr netip.Addr) (Pod, error) {
 	switch addr.As4()[2] {
+	case 0:
+		return Pod{"c", "builder"}, nil
 	case 1:
 		return Pod{"a", "builder"}, nil
 	case 2:
@@ -313,6 +316,12 @@ func TestSpoofed(t *testing.T) {
 	if resp, body := w.do(podA, "PUT", location, "digest="+digest, form); resp.StatusCode < 400 {
 		t.Errorf("a digest in a form: %s %s", resp.Status, body)
 	}
+	// Libraries serve these where they can.
+	for _, path := range []string{"/", "/metrics", "/debug/vars", "/debug/health", "/debug/pprof/", "/v2/../debug/vars"} {
+		if resp, body := w.do(podA, "GET", path, "", nil); resp.StatusCode != 404 {
+			t.Errorf("GET %s: %s %s", path, resp.Status, body)
+		}
+	}
 	for _, path := range []string{"/v2/_catalog", "/v2/a/x/tags/list", "/v2/"} {
 		if resp, _ := w.do(podA, "DELETE", path, "", nil); resp.StatusCode < 400 && path != "/v2/" {
 			t.Errorf("DELETE %s: %s", path, resp.Status)
@@ -472,4 +481,46 @@ func TestBundle(t *testing.T) {
 			t.Errorf("the bundle's registry may be at %q", address)
 		}
 	}
+}
+
+// must is for what cannot fail.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func slogTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// patch sends bytes to an upload, and returns the status.
+func (w *world) patch(addr, location string, body io.Reader) string {
+	req, err := http.NewRequest(http.MethodPatch, "http://"+w.host+location, body)
+	if err != nil {
+		return err.Error()
+	}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}}
+	resp, err := (&http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		return err.Error()
+	}
+	resp.Body.Close()
+	return resp.Status
+}
+
+// killer is a pod's connection to a server that is killed after some requests.
+type killer struct {
+	cmd   *exec.Cmd
+	mu    sync.Mutex
+	after int
+}
+
+func (k *killer) RoundTrip(req *http.Request) (*http.Response, error) {
+	k.mu.Lock()
+	if k.after--; k.after == 0 {
+		k.cmd.Process.Kill()
+	}
+	k.mu.Unlock()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(podA)}}
+	return (&http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}).RoundTrip(req)
 }

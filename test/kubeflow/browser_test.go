@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"atoll/test/browser"
 	"atoll/test/guest"
@@ -42,7 +43,7 @@ func checkSignIn(t *testing.T, g *guest.Guest, auth string, restart func()) {
 	o := browser.Options{
 		Hosts:        map[string]string{node + ":80": g.Addr(80), node + ":443": g.Addr(443)},
 		Certificates: []*x509.Certificate{cert},
-		Patience:     patience,
+		Patience:     10 * time.Minute, // nothing is quick without KVM
 	}
 	start := func(t *testing.T) *browser.Browser {
 		o := o

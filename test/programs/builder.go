@@ -128,8 +128,7 @@ func (b *builder) made(path string) (v1.Descriptor, error) {
 	if err := json.Unmarshal(data, &d); err != nil {
 		return v1.Descriptor{}, err
 	}
-	_, err = imagedir.Image(b.dir, d.Digest)
-	return d, err
+	return d, imagedir.Check(b.dir, d.Digest)
 }
 
 // ingredients puts all programs of an image into bin and returns a key of all that the

@@ -112,11 +112,11 @@ func (b *builder) compile(ctx context.Context, p program) (string, error) {
 	out := filepath.Join(temp, p.name)
 	args := []string{"build", "-v", "-trimpath", "-tags", p.tags, "-ldflags", p.ldflags(), "-o", out}
 	if len(p.links) > 0 {
-		overlay := filepath.Join(temp, "overlay.json")
-		if err := p.writeOverlay(ctx, overlay); err != nil {
+		more, err := p.restoreLinks(ctx, temp)
+		if err != nil {
 			return "", err
 		}
-		args = append(args, "-overlay", overlay)
+		args = append(args, more...)
 	}
 	start := time.Now()
 	deps, err := output(ctx, dir, "list", "-deps", "-tags", p.tags, p.pkg)
@@ -135,22 +135,44 @@ func (b *builder) compile(ctx context.Context, p program) (string, error) {
 	return key, b.keep(p.name, key, f)
 }
 
-// writeOverlay writes a file for go build that brings back symbolic links of a module's
-// sources: module archives drop them.
-func (p program) writeOverlay(ctx context.Context, path string) error {
-	source, err := p.sources(ctx)
+// restoreLinks returns arguments for go build that bring back symbolic links of the sources
+// of a program's module: module archives drop them. The go command replaces no file in its
+// module cache, so it sees the module by another path, in the folder temp.
+func (p program) restoreLinks(ctx context.Context, temp string) ([]string, error) {
+	cached, err := p.sources(ctx)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	source := filepath.Join(temp, "source")
+	if err := os.Symlink(cached, source); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		data, err := os.ReadFile(filepath.Join(modulesDir, p.module, name))
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(temp, name), data, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	path, _, err := p.upstream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := output(ctx, temp, "mod", "edit", "-replace", path+"="+source); err != nil {
+		return nil, err
 	}
 	replace := map[string]string{}
 	for link, target := range p.links {
-		replace[filepath.Join(source, link)] = filepath.Join(source, filepath.Dir(link), target)
+		replace[filepath.Join(source, link)] = filepath.Join(cached, filepath.Dir(link), target)
 	}
 	data, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return os.WriteFile(path, data, 0o644)
+	overlay := filepath.Join(temp, "overlay.json")
+	return []string{"-modfile", filepath.Join(temp, "go.mod"), "-overlay", overlay}, os.WriteFile(overlay, data, 0o644)
 }
 
 // sources is the folder of the sources of a program's module.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -297,6 +298,34 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// TestImageStays builds an image again that the index did not name for a while.
+func TestImageStays(t *testing.T) {
+	inRoot(t)
+	dir := t.TempDir()
+	written := func() time.Time {
+		t.Helper()
+		if err := build(t.Context(), dir, []image{sample()}, false); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := imagedir.Read(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(dir, "blobs/sha256", entries[0].Digest.Hex))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.ModTime()
+	}
+	first := written()
+	if err := build(t.Context(), dir, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	if again := written(); again != first {
+		t.Error("the image was made again")
+	}
+}
+
 // TestLeftOut builds where neither pip nor apt-get is.
 func TestLeftOut(t *testing.T) {
 	inRoot(t)
@@ -428,5 +457,33 @@ func TestArguments(t *testing.T) {
 		if err != nil || len(chosen) != c.want {
 			t.Errorf("choose(%v, %q) returns %d images, %v; want %d", c.full, c.only, len(chosen), err, c.want)
 		}
+	}
+}
+
+// TestRestoreLinks asks the go command what it sees of a package whose file is a link.
+func TestRestoreLinks(t *testing.T) {
+	inRoot(t)
+	p, err := programNamed("argoexec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.sources(t.Context()); err != nil {
+		t.Skip("upstream's sources cannot be had: ", err)
+	}
+	args, err := p.restoreLinks(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, _, err := p.upstream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	args = append(append([]string{"list"}, args...), "-f", "{{.GoFiles}}", path+"/workflow/executor/osspecific")
+	out, err := output(t.Context(), filepath.Join(modulesDir, p.module), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "signal_linux.go") {
+		t.Errorf("the go command sees %s", out)
 	}
 }

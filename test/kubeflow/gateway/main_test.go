@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -35,36 +36,33 @@ func TestMain(m *testing.M) {
 	}
 	dir, err := os.MkdirTemp("", "gateway")
 	if err == nil {
-		defer os.RemoveAll(dir)
 		err = buildPrograms(dir)
 	}
-	if err != nil {
-		skip = err
-		os.Exit(m.Run())
+	status := 0
+	if skip = err; skip != nil {
+		status = m.Run()
+	} else {
+		status = again(dir)
 	}
-	status := again(dir)
 	os.RemoveAll(dir)
 	os.Exit(status)
 }
 
-// again runs these tests in new namespaces, and in a new user namespace for who is not
-// root: user_namespaces(7).
+// again runs these tests in new namespaces. With this process ends that one, and with that
+// one all programs that it has started.
 func again(dir string) int {
+	runtime.LockOSThread() // whose end would be the signal
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"="+dir)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if uid := os.Getuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode()
 	}
 	if err != nil {
-		fmt.Println("no namespaces here, so no gateway either:", err)
+		fmt.Fprintln(os.Stderr, "making namespaces:", err)
+		return 1
 	}
 	return 0
 }
@@ -80,6 +78,9 @@ func enter() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
+	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mounting /proc: %w", err)
+	}
 	return nil
 }
 
@@ -90,6 +91,9 @@ var built = []string{"pilot-discovery", "pilot-agent", "envoy", "dex", "oauth2-p
 // can be fetched, which is not within the namespaces: the stand-in for AuthService, and the
 // template of Envoy's own configuration, which is in Istio's module.
 func buildPrograms(dir string) error {
+	if os.Getuid() != 0 {
+		return errors.New("only root can make a network namespace")
+	}
 	for _, name := range built {
 		if _, err := program(name); err != nil {
 			return err

@@ -86,9 +86,10 @@ func (m *mesh) fitLab(t *testing.T) {
 	}
 	// The servers here have no certificates of the mesh. See writeConfig too.
 	replace(t, m.find(t, "ConfigMap", "istio-system", "istio"), "rootNamespace:", "enableAutoMtls: false\nrootNamespace:", "data", "mesh")
-	// Dex keeps what it knows in the API server.
-	replace(t, m.find(t, "ConfigMap", "auth", "dex"), "type: kubernetes", "type: memory", "data", "config.yaml")
-	replace(t, m.find(t, "ConfigMap", "auth", "dex"), "config:\n    inCluster: true", "", "data", "config.yaml")
+	// Dex keeps what it knows in the API server, its keys too, over restarts.
+	dex := m.find(t, "ConfigMap", "auth", "dex")
+	replace(t, dex, "type: kubernetes", "type: sqlite3", "data", "config.yaml")
+	replace(t, dex, "inCluster: true", "file: "+filepath.Join(m.dir, "dex.db"), "data", "config.yaml")
 }
 
 // services gives each Service an address of this machine and its name, runs a server that

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -74,6 +75,10 @@ func send2(t *testing.T, headers [][2]string) {
 	}
 }
 
+// unsigned is a token that Dex has not made.
+var unsigned = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`)) + "." +
+	base64.RawURLEncoding.EncodeToString([]byte(`{"iss":"http://dex.auth.svc.cluster.local:5556/dex","aud":"kubeflow-oidc-authservice","sub":"x","email":"admin@evil","groups":["admin"],"exp":99999999999}`)) + "."
+
 // headerSets are what somebody may send to be taken for somebody else.
 func headerSets() []string {
 	sets := []string{""}
@@ -88,6 +93,8 @@ func headerSets() []string {
 		"kubeflow-userid: admin@evil\r\nconnection: authorization, cookie\r\n",
 		"kubeflow-userid:\r\nkubeflow-groups:\r\n",
 		"kubeflow-userid: admin@evil\r\nauthorization: Bearer x\r\n",
+		"kubeflow-userid: admin@evil\r\nauthorization: Bearer "+unsigned+"\r\n",
+		"kubeflow-userid: admin@evil\r\nauthorization: Bearer "+unsigned+"c2lnbmVk\r\n",
 		"kubeflow-userid: admin@evil\r\nauthorization:\r\n",
 		"kubeflow-userid: admin@evil\r\nauthorization: Basic YWRtaW46YWRtaW4=\r\n",
 		"kubeflow-userid: admin@evil\r\nx-auth-token: x\r\ncookie: authservice_session=x; oauth2_proxy_kubeflow=x\r\n",

@@ -20,6 +20,13 @@ func (m *mesh) startSignIn(t *testing.T) {
 	t.Helper()
 	dex := m.podOf(t, "Deployment", "auth", "dex", filepath.Join(m.dir, "dex"))
 	m.run(t, "dex", dex)
+	m.await(t, "dex", func() error {
+		resp, err := http.Get("http://" + m.ip["dex.auth.svc.cluster.local"] + ":5556/dex/healthz")
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	})
 	m.startAuth(t)
 }
 

@@ -177,13 +177,12 @@ func (s *stackSet) podOf(t *testing.T, kind, namespace, name, dir string) pod {
 	t.Helper()
 	spec, _, _ := unstructured.NestedMap(s.find(t, kind, namespace, name).Object, "spec", "template", "spec")
 	container := items(spec, "containers")[0]
-	places := strings.NewReplacer()
 	var pairs []string
 	for _, mount := range items(container, "volumeMounts") {
 		path := mount["mountPath"].(string)
 		pairs = append(pairs, path, filepath.Join(dir, path))
 	}
-	places = strings.NewReplacer(pairs...)
+	places := strings.NewReplacer(pairs...)
 	volumes := map[string]string{}
 	for _, v := range items(spec, "volumes") {
 		if name, ok, _ := unstructured.NestedString(v, "configMap", "name"); ok {

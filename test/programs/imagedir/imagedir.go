@@ -63,7 +63,7 @@ func Read(dir string) ([]Entry, error) {
 			return nil, fmt.Errorf("reading images of %s: %q is not a repository's name, or there twice", dir, e.Repository)
 		}
 		seen[e.Repository] = true
-		if err := check(dir, d.Digest); err != nil {
+		if err := Check(dir, d.Digest); err != nil {
 			return nil, fmt.Errorf("reading image %s of %s: %w", e.Repository, dir, err)
 		}
 		entries = append(entries, e)
@@ -71,8 +71,9 @@ func Read(dir string) ([]Entry, error) {
 	return entries, nil
 }
 
-// check reads a manifest and looks whether what it names is there.
-func check(dir string, digest v1.Hash) error {
+// Check returns an error unless an image is whole in the folder, be it in its index or not:
+// it reads the manifest and looks whether what it names is there.
+func Check(dir string, digest v1.Hash) error {
 	path, err := blob(dir, digest)
 	if err != nil {
 		return err
@@ -112,9 +113,9 @@ func blob(dir string, h v1.Hash) (string, error) {
 	return filepath.Join(dir, "blobs", h.Algorithm, h.Hex), nil
 }
 
-// Image returns an image of the folder.
+// Image returns an image of the folder's index.
 func Image(dir string, digest v1.Hash) (v1.Image, error) {
-	if err := check(dir, digest); err != nil {
+	if err := Check(dir, digest); err != nil {
 		return nil, fmt.Errorf("reading image %s: %w", digest, err)
 	}
 	return layout.Path(dir).Image(digest)

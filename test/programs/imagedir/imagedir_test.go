@@ -112,7 +112,12 @@ func TestHostile(t *testing.T) {
 		},
 		"digest out of a folder": func(_ string, d v1.Descriptor) []byte { d.Digest.Hex = "../../index.json"; return index(d) },
 		"other manifest": func(dir string, d v1.Descriptor) []byte {
-			if err := os.WriteFile(filepath.Join(dir, "blobs/sha256", d.Digest.Hex), []byte("{}"), 0o644); err != nil {
+			path := filepath.Join(dir, "blobs/sha256", d.Digest.Hex)
+			manifest, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, append(manifest, ' '), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			return index(d)

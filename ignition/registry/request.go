@@ -132,6 +132,9 @@ func parseName(name string) (host, repo string, err error) {
 			return "", "", err
 		}
 		host, repo, _, _, err = bundle.SplitReference(canonical)
+		if err == nil && host == "" {
+			err = fmt.Errorf("%q is not the name of a registry", first)
+		}
 		return host, repo, err
 	}
 	if prefixed || rest == "" || !namespaceName.MatchString(first) {

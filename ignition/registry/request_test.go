@@ -50,7 +50,7 @@ func TestParseTarget(t *testing.T) {
 		"/v2/A/b/tags/list", "/v2/a/B/tags/list", "/v2/a_b/c/tags/list", "/v2/-a/b/tags/list", "/v2/" + strings.Repeat("a", 64) + "/b/tags/list",
 		"/v2/a/../b/tags/list", "/v2/a/%2e%2e/b/tags/list", "/v2/a%2fb/tags/list", "/v2/a%2Fb/c/tags/list", "/v2/a/b%00/tags/list", "/v2/a/b /tags/list",
 		"/v2/a/" + strings.Repeat("b", 300) + "/tags/list", "/v2/bundle_images/a/b/tags/list", "/v2/bundle_images/bundle_images/docker.io/b/tags/list",
-		"/v2/docker.io/tags/list", "/v2/docker.io/../a/b/tags/list", "/v2/docker.io/A/tags/list", "/v2/[::1]:80/../tags/list", "/v2/a/b:c/tags/list",
+		"/v2/docker.io/tags/list", "/v2/a_b.c/d/tags/list", "/v2/docker.io/../a/b/tags/list", "/v2/docker.io/A/tags/list", "/v2/[::1]:80/../tags/list", "/v2/a/b:c/tags/list",
 	} {
 		u := &url.URL{Path: p}
 		if strings.Contains(p, "%") {
@@ -71,7 +71,7 @@ func FuzzParseTarget(f *testing.F) {
 	for _, s := range []string{
 		"/v2/a/b/manifests/x", "/v2/a/b/blobs/uploads/", "/v2/a/../b/c/blobs/uploads/", "/v2/a%2f..%2fb/tags/list", "/v2/docker.io/library/x/manifests/y",
 		"/v2/bundle_images/ghcr.io/x/y/manifests/z", "/v2/r.example:5000/x/tags/list", "/v2/_catalog", "/v2/a/manifests/tags/list", "/v2/[::1]/a/tags/list",
-		"/v2/a/b/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "/v2/A/b/tags/list", "/v2/a/b/manifests/sha256%3ae3b0",
+		"/v2/a/b/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "/v2/A/b/tags/list", "/v2/a/b/manifests/sha256%3ae3b0", "/v2/0_0.0/0/manifests/0",
 	} {
 		f.Add(s)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -35,6 +36,9 @@ func (b *builder) more(ctx context.Context, e extra) ([]built, error) {
 			return nil, err
 		}
 		for i, name := range strings.Fields(string(names)) {
+			if slices.ContainsFunc(labImages(), func(li labImage) bool { return slices.Contains(li.names, name) }) {
+				continue // it is here itself
+			}
 			repository, err := imagedir.Repository(name)
 			if err != nil {
 				return nil, err

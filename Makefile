@@ -1,6 +1,7 @@
 # make lab    build the lab appliance and boot it until it is ready
 # make kubeflow  the same with Kubeflow, as far as its programs can be had; KUBEFLOW=PATH has its manifests
 # make test   every test, real boots among them
+# make test-kubeflow  boots that appliance and looks at what runs in it, half an hour
 # make test-boot-disks  boots of machines with several disks, ten minutes
 # make bench  atoll beside its peers: rendering; make bench-mirror: mirroring
 
@@ -18,7 +19,7 @@ export KUBEFLOW
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: lab kubeflow test test-boot-disks lint lab-k3s programs atoll deps browser bench bench-mirror clean
+.PHONY: lab kubeflow test test-kubeflow test-boot-disks lint lab-k3s programs atoll deps browser bench bench-mirror clean
 
 lab: deps lab-k3s atoll
 	go build -o build/labimages ./test/labimages
@@ -38,6 +39,9 @@ test: deps lint lab-k3s $(if $(wildcard $(KUBEFLOW)),programs browser)
 	go test -timeout 60m ./...
 	cd test/k3s/node && go test ./internal/...
 	cd test/kubeflow/authservice && go test ./...
+
+test-kubeflow: deps lab-k3s programs browser
+	ATOLL_KUBEFLOW_BOOT=1 go test -timeout 120m -count=1 -v -run TestKubeflowBoot ./test/kubeflow
 
 test-boot-disks: deps
 	ATOLL_BOOT_DISKS=all go test -timeout 120m -count=1 -v -run TestBootDisks ./test

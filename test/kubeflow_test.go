@@ -143,9 +143,6 @@ func listImages(t *testing.T, atoll string, flags []string) []string {
 func TestKubeflowDryRun(t *testing.T) {
 	dir, sources := kubeflow.Unpack(t)
 	release := needLab(t)
-	if kubeflow.Bootable("../build/programs") == nil {
-		t.Skip("TestKubeflowBoot does the same in its own appliance")
-	}
 	guest.Alone(t)
 	atoll, labimages := programs(t, dir)
 	flags := []string{"serve", "-dir", filepath.Join(dir, "registry")}

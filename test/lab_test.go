@@ -93,9 +93,6 @@ func TestLab(t *testing.T) {
 			}
 		}
 	}
-	if beside != nil {
-		forwarded(t, atoll, image, overlay, beside.key)
-	}
 }
 
 // cutShort kills a command in the middle of writing a file that is there already from an

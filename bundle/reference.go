@@ -10,6 +10,13 @@ import (
 // made on the node: no bundle brings it.
 const NodeRegistry = "registry.atoll.svc.cluster.local"
 
+// BundlePrefix is another first part of the names that the bundle's images have in
+// NodeRegistry: BundlePrefix/docker.io/library/python. Kaniko's registry map needs one that is
+// not like a host's (it takes docker.io/… for the registry itself), and no namespace has a "_":
+//
+//	KANIKO_REGISTRY_MAP=index.docker.io=registry.atoll.svc.cluster.local/bundle_images/docker.io
+const BundlePrefix = "bundle_images"
+
 // CanonicalReference gives an image's full name, the way containerd asks for it:
 // "busybox" is docker.io/library/busybox:latest. A reference with a tag and a
 // digest keeps both. Docker Hub's other host names are its first one.

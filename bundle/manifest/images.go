@@ -41,6 +41,7 @@ func (i Image) madeOnNode() bool { return strings.HasPrefix(i.Reference, bundle.
 // All others are what they are.
 func upstream(ref string) string {
 	rest, ok := strings.CutPrefix(ref, bundle.NodeRegistry+"/")
+	rest = strings.TrimPrefix(rest, bundle.BundlePrefix+"/")
 	host, _, hosted := strings.Cut(rest, "/")
 	if !ok || !hosted || !strings.ContainsAny(host, ".:") { // no namespace has them
 		return ref

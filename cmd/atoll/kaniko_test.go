@@ -11,7 +11,6 @@ import (
 
 	"atoll/bundle"
 	"atoll/bundle/stack"
-	"atoll/ignition/registry"
 )
 
 // TestKanikoTemplate holds the template of a build against the node's registry: it has to
@@ -53,7 +52,7 @@ func TestKanikoTemplate(t *testing.T) {
 	for pair := range strings.SplitSeq(values["KANIKO_REGISTRY_MAP"], ";") {
 		from, to, _ := strings.Cut(pair, "=")
 		host := strings.TrimPrefix(from, "index.")
-		if to != bundle.NodeRegistry+"/"+registry.BundlePrefix+"/"+host {
+		if to != bundle.NodeRegistry+"/"+bundle.BundlePrefix+"/"+host {
 			t.Errorf("%s is mapped to %q", from, to)
 		}
 		hosts[from] = true

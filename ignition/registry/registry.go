@@ -7,7 +7,7 @@
 //
 // An image is NAMESPACE/NAME, where NAMESPACE is one of Kubernetes. A name whose first part has
 // a dot or a colon, like docker.io/library/python, is an image of the appliance's bundle: it is
-// read from the bundle's own registry and nobody can change it. See also [BundlePrefix].
+// read from the bundle's own registry and nobody can change it. See also [bundle.BundlePrefix].
 //
 // # Who may do what
 //

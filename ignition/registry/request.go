@@ -109,22 +109,13 @@ func (t target) checkRef() error {
 	return nil
 }
 
-// BundlePrefix is another first part of the names of the bundle's images:
-// BundlePrefix/docker.io/library/python. Kaniko's registry map needs one that is not like a host's
-// name, and it cannot be a namespace's. With these in a container's environment and arguments Kaniko
-// builds from them, whether it is FROM python:3.12 or FROM docker.io/library/python:3.12:
-//
-//	KANIKO_REGISTRY_MAP=index.docker.io=registry.atoll.svc.cluster.local/bundle_images/docker.io;ghcr.io=registry.atoll.svc.cluster.local/bundle_images/ghcr.io
-//	--skip-default-registry-fallback
-const BundlePrefix = "bundle_images"
-
 // parseName reads the name of a repository: HOST/PATH of an upstream registry whose
 // images are in the bundle, or NAMESPACE/NAME, for which host is empty.
 func parseName(name string) (host, repo string, err error) {
 	if _, err := reference.WithName(name); err != nil {
 		return "", "", fmt.Errorf("%q is not the name of a repository: %w", name, err)
 	}
-	name, prefixed := strings.CutPrefix(name, BundlePrefix+"/")
+	name, prefixed := strings.CutPrefix(name, bundle.BundlePrefix+"/")
 	first, rest, _ := strings.Cut(name, "/")
 	if strings.ContainsAny(first, ".:") && rest != "" {
 		canonical, err := bundle.CanonicalReference(name)

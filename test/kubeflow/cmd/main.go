@@ -36,7 +36,6 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.Programs, "programs", "build/programs", "folder of images that test/programs writes")
 	flags.BoolVar(&o.Full, "full", false, "take all programs that can be had, not only the small set")
 	key := flags.String("key", "", "public ssh key that user lab logs in with")
-	flags.StringVar(&o.Auth, "auth", "", "way to sign in (default: that of appliance.yaml)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

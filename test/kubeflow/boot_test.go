@@ -30,7 +30,6 @@ func TestKubeflowBoot(t *testing.T) {
 	guest.Alone(t)
 	key := guest.NewKey(t)
 	o.Users = []bundle.User{{Name: "test", Sudo: true, SSHAuthorizedKeys: []string{key.Authorized()}}}
-	holdPlans(t, o)
 	began := time.Now()
 	image, _, err := Build(t.Context(), o)
 	if err != nil {
@@ -108,30 +107,6 @@ func needAppliance(t *testing.T) *Options {
 		}
 	}
 	return o
-}
-
-// holdPlans makes the appliance hold the plans of all of Kubeflow, one for each way to sign
-// in, against its API server: the definitions for real, all else as a dry run. The last phase
-// is ready when it has accepted them.
-func holdPlans(t *testing.T, o *Options) {
-	t.Helper()
-	_, sources := Unpack(t)
-	for _, auth := range []string{"authservice", "oauth2-proxy"} {
-		plan, err := Plan(t, sources, auth).Encode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(o.Dir, auth+".json")
-		if err := os.WriteFile(path, plan, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		o.Plans = append(o.Plans, path)
-	}
-	overlay, err := filepath.Abs("../lab/dryrun")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Overlays = append(o.Overlays, overlay)
 }
 
 // boot boots the machine until its stack is ready.

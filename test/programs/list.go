@@ -102,9 +102,6 @@ func printTable(ctx context.Context, w io.Writer, table []image) error {
 		if i.full {
 			set = "whole"
 		}
-		if i.small {
-			set = "small alone"
-		}
 		if i.note != "" {
 			which += ": " + i.note
 		}

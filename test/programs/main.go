@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string) error {
 // choose returns the images of the table that are asked for.
 func choose(table []image, full bool, only string) ([]image, error) {
 	if only == "" {
-		return slices.DeleteFunc(table, func(i image) bool { return i.full && !full || i.small && full }), nil
+		return slices.DeleteFunc(table, func(i image) bool { return i.full && !full }), nil
 	}
 	var chosen []image
 	for _, name := range strings.Split(only, ",") {

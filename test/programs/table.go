@@ -34,7 +34,6 @@ type image struct {
 	wants      []string // what upstream's manifests name
 	kind       kind
 	full       bool              // of the whole set only
-	small      bool              // of the small set only
 	note       string            // for the table
 	programs   map[string]string // compiled programs by their places
 	own        map[string]string // packages of this repository, of any module in it, by their places
@@ -186,8 +185,8 @@ func images() []image {
 			folders:    map[string]int64{"var/lib/mysql": 0o777, "run/mysqld": 0o777},
 			entrypoint: []string{"/usr/local/bin/mysql-entrypoint"}, cmd: []string{"mysqld"},
 		}, {
-			wants: []string{"docker.io/chrislusf/seaweedfs:4.00"}, kind: otherBrand,
-			small: true, note: "gofakes3, which takes any key",
+			wants: []string{"ghcr.io/atoll-lab/gofakes3:1.0"}, kind: otherBrand,
+			note:       "in the place of SeaweedFS in the small set; takes any key",
 			programs:   map[string]string{"bin/gofakes3": "gofakes3"},
 			entrypoint: []string{"/bin/gofakes3"},
 		}, {

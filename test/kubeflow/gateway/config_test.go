@@ -10,9 +10,15 @@ import (
 	"testing"
 )
 
-// filters returns the names of the HTTP filters of each of the gateway's listeners, as
-// istiod has sent them.
-func filters(t *testing.T) map[string][]string {
+// An httpFilter is what a listener does with a request.
+type httpFilter struct {
+	Name        string
+	TypedConfig map[string]any `json:"typed_config"`
+}
+
+// filters returns the HTTP filters of each of the gateway's listeners, as istiod has sent
+// them.
+func filters(t *testing.T) map[string][]httpFilter {
 	t.Helper()
 	var dump struct {
 		Configs []struct {
@@ -23,7 +29,7 @@ func filters(t *testing.T) map[string][]string {
 						FilterChains []struct {
 							Filters []struct {
 								TypedConfig struct {
-									HTTPFilters []struct{ Name string } `json:"http_filters"`
+									HTTPFilters []httpFilter `json:"http_filters"`
 								} `json:"typed_config"`
 							}
 						} `json:"filter_chains"`
@@ -35,16 +41,12 @@ func filters(t *testing.T) map[string][]string {
 	if err := json.Unmarshal(admin(t, "/config_dump"), &dump); err != nil {
 		t.Fatal(err)
 	}
-	found := map[string][]string{}
+	found := map[string][]httpFilter{}
 	for _, config := range dump.Configs {
 		for _, listener := range config.DynamicListeners {
 			for _, chain := range listener.ActiveState.Listener.FilterChains {
 				for _, filter := range chain.Filters {
-					var names []string
-					for _, f := range filter.TypedConfig.HTTPFilters {
-						names = append(names, strings.TrimPrefix(f.Name, "envoy.filters.http."))
-					}
-					found[listener.Name] = names
+					found[listener.Name] = filter.TypedConfig.HTTPFilters
 				}
 			}
 		}
@@ -64,7 +66,11 @@ func TestFilters(t *testing.T) {
 		if len(found) != 2 {
 			t.Errorf("listeners: %v", found)
 		}
-		for listener, names := range found {
+		for listener, filters := range found {
+			var names []string
+			for _, f := range filters {
+				names = append(names, strings.TrimPrefix(f.Name, "envoy.filters.http."))
+			}
 			want := want[m.auth]
 			if len(names) < len(want) || !slices.Equal(names[:len(want)], want) {
 				t.Errorf("%s has filters %v, want %v first", listener, names, want)

@@ -1,16 +1,18 @@
 package gateway
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
-)
 
-// dexDB is where Dex keeps its keys here. See fitLab.
-func (m *mesh) dexDB() string { return filepath.Join(m.dir, "dex.db") }
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
 
 // signedIn returns an error unless a browser passes the gateway.
 func (m *mesh) signedIn(t *testing.T, b *browser) error {
@@ -24,9 +26,8 @@ func (m *mesh) signedIn(t *testing.T, b *browser) error {
 	return nil
 }
 
-// TestKeysOfLateDex: the gateway learns the keys of a Dex that starts after it, as after
-// each boot, with no help of istiod, which asks Dex once when it writes the gateway's
-// configuration, then in longer and longer intervals.
+// TestKeysOfLateDex: the gateway learns the keys of a Dex that starts after it, as Dex does
+// after each boot. Istiod, which asks in longer and longer intervals, is not needed.
 func TestKeysOfLateDex(t *testing.T) {
 	m := newMesh(t, render(t, "oauth2-proxy"))
 	m.startGateway(t)
@@ -37,21 +38,94 @@ func TestKeysOfLateDex(t *testing.T) {
 	m.await(t, "the gateway to know Dex's keys", func() error { return m.signedIn(t, b) })
 }
 
-// TestNewKeys: Dex changes its keys every few hours, and signs with a new one at once.
+// TestNewKeys: while Dex is away, who is signed in passes. The gateway learns the keys that
+// Dex changes to, without istiod.
 func TestNewKeys(t *testing.T) {
 	m := startMesh(t, render(t, "oauth2-proxy"))
 	b := newBrowser(t)
 	b.signIn(t, "https://node/", password)
-	if err := m.signedIn(t, b); err != nil {
-		t.Fatal(err)
-	}
+	m.await(t, "the gateway to know Dex's keys", func() error { return m.signedIn(t, b) })
+
 	m.stop("pilot-discovery")
 	m.stop("dex")
-	if err := os.Remove(m.dexDB()); err != nil {
+	before := failedFetches(t)
+	m.await(t, "the gateway to ask Dex in vain", func() error {
+		if failedFetches(t) == before {
+			return errors.New("not asked")
+		}
+		return nil
+	})
+	if err := m.signedIn(t, b); err != nil {
+		t.Errorf("while Dex is away: %v", err)
+	}
+
+	// Without what it had stored it makes new keys at once, else after six hours.
+	if err := os.Remove(filepath.Join(m.dir, "dex.db")); err != nil {
 		t.Fatal(err)
 	}
 	m.startDex(t)
 	b = newBrowser(t)
 	b.signIn(t, "https://node/", password)
 	m.await(t, "the gateway to know Dex's new keys", func() error { return m.signedIn(t, b) })
+}
+
+// failedFetches returns how often the gateway has asked Dex for keys in vain.
+func failedFetches(t *testing.T) int {
+	t.Helper()
+	data := admin(t, "/stats?filter=jwks_fetch_failed&format=json")
+	var found struct{ Stats []struct{ Value int } }
+	if err := json.Unmarshal(data, &found); err != nil || len(found.Stats) == 0 {
+		t.Fatalf("Envoy does not count failed fetches: %s, %v", data, err)
+	}
+	sum := 0
+	for _, stat := range found.Stats {
+		sum += stat.Value
+	}
+	return sum
+}
+
+// TestKeysProvider: but for where the keys come from, the stack's EnvoyFilter says what
+// istiod makes of the RequestAuthentication.
+func TestKeysProvider(t *testing.T) {
+	m := startMesh(t, render(t, "oauth2-proxy"))
+	ours, err := providers(t, "remote_jwks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.objects = slices.DeleteFunc(m.objects, func(o *unstructured.Unstructured) bool {
+		return o.GetKind() == "EnvoyFilter" && o.GetName() == "ingressgateway-dex-keys"
+	})
+	m.writeConfig(t)
+	var istiods map[string]any
+	m.await(t, "the gateway to have istiod's provider", func() error {
+		istiods, err = providers(t, "local_jwks")
+		return err
+	})
+	if !reflect.DeepEqual(ours, istiods) {
+		t.Errorf("the stack's provider is %v, want %v", ours, istiods)
+	}
+}
+
+// providers returns what the gateway's listeners know of who issues tokens, without the
+// field that says where keys come from, which must be there.
+func providers(t *testing.T, source string) (map[string]any, error) {
+	t.Helper()
+	found := map[string]any{}
+	for listener, filters := range filters(t) {
+		for _, f := range filters {
+			all, _, _ := unstructured.NestedMap(f.TypedConfig, "providers")
+			for name, p := range all {
+				provider := p.(map[string]any)
+				if provider[source] == nil {
+					return nil, fmt.Errorf("%s of %s has no %s: %v", name, listener, source, provider)
+				}
+				delete(provider, source)
+				found[listener+" "+name] = provider
+			}
+		}
+	}
+	if len(found) != 2 {
+		return nil, fmt.Errorf("providers %v, want one for each of two listeners", found)
+	}
+	return found, nil
 }

@@ -229,7 +229,7 @@ func (m *mesh) startIstio(t *testing.T) {
 		"INSTANCE_IP": gatewayIP, "POD_NAME": "istio-ingressgateway-0", "POD_NAMESPACE": "istio-system",
 		"SERVICE_ACCOUNT": "istio-ingressgateway-service-account", "FILE_MOUNTED_CERTS": "true",
 		"ISTIO_META_CLUSTER_ID": "Kubernetes", "ISTIO_METAJSON_LABELS": `{"app":"istio-ingressgateway","istio":"ingressgateway"}`,
-		"PROXY_CONFIG": fmt.Sprintf(`{"discoveryAddress":"%s:15010","controlPlaneAuthPolicy":"NONE","binaryPath":%q,"configPath":%q,"proxyBootstrapTemplatePath":%q}`,
+		"PROXY_CONFIG": fmt.Sprintf(`{"discoveryAddress":"%s:15010","controlPlaneAuthPolicy":"NONE","binaryPath":%q,"configPath":%q,"proxyBootstrapTemplatePath":%q,"proxyStatsMatcher":{"inclusionSuffixes":["jwks_fetch_failed"]}}`,
 			istiodIP, envoy, dir, template),
 	}, args: []string{"proxy", "router", "--domain", "istio-system.svc.cluster.local", "--proxyLogLevel=warning"}})
 }

@@ -26,16 +26,26 @@ func (m *mesh) signedIn(t *testing.T, b *browser) error {
 	return nil
 }
 
-// TestKeysOfLateDex: the gateway learns the keys of a Dex that starts after it, as Dex does
-// after each boot. Istiod, which asks in longer and longer intervals, is not needed.
-func TestKeysOfLateDex(t *testing.T) {
-	m := newMesh(t, render(t, "oauth2-proxy"))
+// TestPowerCut: who was signed in passes afterwards, and others can sign in. Dex starts after
+// istiod and the gateway, which learns its keys by itself: istiod, which asks for them in
+// longer and longer intervals, is not needed.
+func TestPowerCut(t *testing.T) {
+	m := startMesh(t, render(t, "oauth2-proxy"))
+	before := newBrowser(t)
+	before.signIn(t, "https://node/", password)
+
+	for _, name := range []string{"pilot-agent", "pilot-discovery", "oauth2-proxy", "dex"} {
+		m.stop(name)
+	}
 	m.startGateway(t)
 	m.stop("pilot-discovery")
 	m.startSignIn(t)
-	b := newBrowser(t)
-	b.signIn(t, "https://node/", password)
-	m.await(t, "the gateway to know Dex's keys", func() error { return m.signedIn(t, b) })
+
+	after := newBrowser(t)
+	after.signIn(t, "https://node/", password)
+	for who, b := range map[string]*browser{"signed in before": before, "signed in after it": after} {
+		m.await(t, "who "+who+" to pass", func() error { return m.signedIn(t, b) })
+	}
 }
 
 // TestNewKeys: while Dex is away, who is signed in passes. The gateway learns the keys that

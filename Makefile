@@ -33,7 +33,7 @@ kubeflow: deps lab-k3s atoll programs
 	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) $(if $(FULL),-full) $(if $(AUTH),-auth $(AUTH)) \
 		-key $(KUBEFLOW_DIR)/key.pub $(KUBEFLOW_DIR)
 	@echo "the password, once it is ready: ssh -i $(KUBEFLOW_DIR)/key -p 8022 lab@127.0.0.1 sudo atoll node secret user-password" >&2
-	$(ATOLL) boot --memory $(if $(FULL),14336,10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
+	$(ATOLL) boot $(if $(FULL),--memory 14336 --cpus 4,--memory 10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
 
 test: deps lint lab-k3s $(if $(wildcard $(KUBEFLOW)),programs browser)
 	go test -timeout 60m ./...
@@ -41,7 +41,7 @@ test: deps lint lab-k3s $(if $(wildcard $(KUBEFLOW)),programs browser)
 	cd test/kubeflow/authservice && go test ./...
 
 test-kubeflow: deps lab-k3s programs browser
-	ATOLL_KUBEFLOW_BOOT=1 go test -timeout 120m -count=1 -v -run TestKubeflowBoot ./test/kubeflow
+	ATOLL_KUBEFLOW_BOOT=1 ATOLL_KUBEFLOW_FULL=$(FULL) go test -timeout 180m -count=1 -v -run TestKubeflowBoot ./test/kubeflow
 
 test-boot-disks: deps
 	ATOLL_BOOT_DISKS=all go test -timeout 120m -count=1 -v -run TestBootDisks ./test

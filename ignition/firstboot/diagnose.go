@@ -116,6 +116,12 @@ func (c *cluster) firstReason(ctx context.Context, pods []corev1.Pod) string {
 			continue
 		}
 		reason := fmt.Sprintf("; pod %s: %s", p.Name, why)
+		if outgrown(p) {
+			// The scheduler does not say how much there is, nor what a person can do.
+			if node, err := c.core.CoreV1().Nodes().Get(ctx, c.node, metav1.GetOptions{}); err == nil {
+				reason += "; " + tooSmall(node.Status.Allocatable)
+			}
+		}
 		if events := c.events(ctx, "event", p.Namespace, p.UID); len(events) > 0 {
 			reason += "; " + events[len(events)-1]
 		}
@@ -143,6 +149,21 @@ func notReady(p corev1.Pod) string {
 		}
 	}
 	return "is not ready"
+}
+
+// outgrown says whether a pod waits because the pods before it have asked for all that the
+// machine has.
+func outgrown(p corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(cond corev1.PodCondition) bool {
+		return cond.Type == corev1.PodScheduled && cond.Status == corev1.ConditionFalse &&
+			(strings.Contains(cond.Message, "Insufficient cpu") || strings.Contains(cond.Message, "Insufficient memory"))
+	})
+}
+
+// tooSmall says what the machine has for pods, and what to do when that is too little.
+func tooSmall(has corev1.ResourceList) string {
+	return fmt.Sprintf("this machine has %s processors and %d MiB of memory for pods, of which the pods before this one leave too little: "+
+		"give the machine more, or leave components out (without: in appliance.yaml)", has.Cpu(), has.Memory().Value()>>20)
 }
 
 // tail gives the last n lines of a text, each of a bounded length.

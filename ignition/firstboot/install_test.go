@@ -14,6 +14,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"atoll/bundle"
@@ -287,5 +288,22 @@ func TestNotReady(t *testing.T) {
 		if got := notReady(corev1.Pod{Status: tc.status}); got != tc.want {
 			t.Errorf("got %q, want %q", got, tc.want)
 		}
+	}
+}
+
+func TestOutgrown(t *testing.T) {
+	for message, want := range map[string]bool{
+		"0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate":     true,
+		"0/1 nodes are available: 1 Insufficient memory.":                              true,
+		"0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector": false,
+	} {
+		p := corev1.Pod{Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: message}}}}
+		if got := outgrown(p); got != want {
+			t.Errorf("%s: %v, want %v", message, got, want)
+		}
+	}
+	said := tooSmall(corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("9Gi")})
+	if !strings.Contains(said, "2 processors and 9216 MiB") || !strings.Contains(said, "without: in appliance.yaml") {
+		t.Error(said)
 	}
 }

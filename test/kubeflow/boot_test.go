@@ -16,8 +16,13 @@ import (
 	"atoll/test/guest"
 )
 
-// memory of the guest in MiB: half as much again as Kubeflow's small set takes.
-const memory = 10240
+// What the guest gets: half as much memory again, in MiB, as Kubeflow takes; and for the whole
+// set more processors than its pods request, which are more than two.
+const (
+	memory     = 10240
+	fullMemory = 14336
+	fullCPUs   = 4
+)
 
 // labK3s is where "make lab-k3s" puts the lab k3s release.
 const labK3s = "../../build/k3s"
@@ -25,6 +30,7 @@ const labK3s = "../../build/k3s"
 // TestKubeflowBoot makes the appliance from upstream's manifests and programs and boots it:
 // with a power cut in the middle of the first boot, to Ready, through the checks of what
 // runs in it, and after another power cut, in the middle of a session, to Ready again.
+// ATOLL_KUBEFLOW_FULL=1 takes the whole set of programs.
 func TestKubeflowBoot(t *testing.T) {
 	o := needAppliance(t)
 	guest.Alone(t)
@@ -39,6 +45,9 @@ func TestKubeflowBoot(t *testing.T) {
 	config := guest.Config{
 		Atoll: o.Atoll, Image: image, Overlay: filepath.Join(o.Dir, "overlay.qcow2"), MemoryMiB: memory,
 		Ports: []int{80, 443}, User: "test", Key: key,
+	}
+	if o.Full {
+		config.MemoryMiB, config.CPUs = fullMemory, fullCPUs
 	}
 
 	t.Run("cut in the first boot", func(t *testing.T) {
@@ -85,7 +94,7 @@ func needAppliance(t *testing.T) *Options {
 	}
 	o := &Options{
 		Dir: t.TempDir(), K3s: labK3s, Programs: "../../build/programs", Auth: cmp.Or(os.Getenv("ATOLL_KUBEFLOW_AUTH"), "oauth2-proxy"), Log: t.Output(),
-		Manifests: Manifests(t),
+		Manifests: Manifests(t), Full: os.Getenv("ATOLL_KUBEFLOW_FULL") != "",
 	}
 	if _, err := os.Stat(filepath.Join(labK3s, "k3s")); err != nil {
 		t.Skip("no lab k3s release; make lab-k3s builds it")

@@ -138,3 +138,66 @@ func (k kubectl) probe(t *testing.T, namespace, pod string, args ...string) (str
 	args = append([]string{"exec", "--namespace", namespace, pod, "--container", "probe", "--", "/probe"}, args...)
 	return k.try(t.Context(), "", args...)
 }
+
+// needKind skips the test where a kind of objects is not known: its component is not there.
+func (k kubectl) needKind(t *testing.T, definition string) {
+	t.Helper()
+	if k.run(t, "get", "customresourcedefinition", definition, "--ignore-not-found", "--output", "name") == "" {
+		t.Skipf("the cluster has no %s", definition)
+	}
+}
+
+// replace installs an object in the user's namespace, in the place of one that an earlier run left.
+func (k kubectl) replace(t *testing.T, text, resource, name string) {
+	t.Helper()
+	k.gone(t, resource, name)
+	// Webhooks may not answer yet for a moment after all is ready.
+	eventually(t, "installing "+resource+" "+name, func() error {
+		_, err := k.try(t.Context(), text, "apply", "--server-side", "--force-conflicts", "-f", "-")
+		return err
+	})
+}
+
+// replaceFile is replace with a file's object.
+func (k kubectl) replaceFile(t *testing.T, file, resource, name string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.replace(t, string(text), resource, name)
+}
+
+// gone deletes an object of the user's namespace and waits until it is gone, unless the test
+// has failed: then it stays, as it tells why.
+func (k kubectl) gone(t *testing.T, resource, name string) {
+	t.Helper()
+	if t.Failed() {
+		return
+	}
+	k.run(t, "delete", resource, "--namespace", userNamespace, name, "--ignore-not-found", "--timeout", patience.String())
+}
+
+// condition waits until an object of the user's namespace has a condition, and fails the
+// test at once if it has the other.
+func (k kubectl) condition(t *testing.T, resource, name, want, never string) {
+	t.Helper()
+	eventually(t, resource+" "+name, func() error {
+		var o struct {
+			Status struct {
+				Conditions []struct{ Type, Status, Reason, Message string } `json:"conditions"`
+			} `json:"status"`
+		}
+		k.get(t, &o, resource, "--namespace", userNamespace, name)
+		for _, c := range o.Status.Conditions {
+			switch {
+			case c.Status != "True":
+			case c.Type == want:
+				return nil
+			case c.Type == never:
+				t.Fatalf("%s %s: %s: %s: %s", resource, name, c.Type, c.Reason, c.Message)
+			}
+		}
+		return fmt.Errorf("it is not %s: %+v", want, o.Status.Conditions)
+	})
+}

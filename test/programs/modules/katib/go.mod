@@ -6,6 +6,7 @@ tool (
 	github.com/kubeflow/katib/cmd/db-manager/v1beta1
 	github.com/kubeflow/katib/cmd/katib-controller/v1beta1
 	github.com/kubeflow/katib/cmd/metricscollector/v1beta1/file-metricscollector
+	github.com/kubeflow/katib/cmd/suggestion/goptuna/v1beta1
 	github.com/kubeflow/katib/cmd/ui/v1beta1
 )
 
@@ -39,6 +40,7 @@ require (
 	github.com/aws/smithy-go v1.22.3 // indirect
 	github.com/awslabs/amazon-ecr-credential-helper/ecr-login v0.9.1 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
+	github.com/c-bata/goptuna v0.8.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/chrismellard/docker-credential-acr-env v0.0.0-20230304212654-82a0ddb27589 // indirect
 	github.com/containerd/stargz-snapshotter/estargz v0.16.3 // indirect
@@ -119,6 +121,7 @@ require (
 	golang.org/x/text v0.26.0 // indirect
 	golang.org/x/time v0.11.0 // indirect
 	gomodules.xyz/jsonpatch/v2 v2.4.0 // indirect
+	gonum.org/v1/gonum v0.8.2 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20250303144028-a0af3efb3deb // indirect
 	google.golang.org/grpc v1.72.1 // indirect
 	google.golang.org/protobuf v1.36.6 // indirect

@@ -1,7 +1,7 @@
 # make lab    build the lab appliance and boot it until it is ready
 # make kubeflow  the same with Kubeflow, as far as its programs can be had; KUBEFLOW=PATH has its manifests
 # make test   every test, real boots among them
-# make test-kubeflow  boots that appliance and looks at what runs in it, half an hour
+# make test-kubeflow  only the boot of that appliance and the look at what runs in it, half an hour
 # make test-boot-disks  boots of machines with several disks, ten minutes
 # make bench  atoll beside its peers: rendering; make bench-mirror: mirroring
 
@@ -36,12 +36,12 @@ kubeflow: deps lab-k3s atoll programs
 	$(ATOLL) boot $(if $(FULL),--memory 14336 --cpus 4,--memory 10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
 
 test: deps lint lab-k3s $(if $(wildcard $(KUBEFLOW)),programs browser)
-	go test -timeout 60m ./...
+	go test -timeout 90m ./...
 	cd test/k3s/node && go test ./internal/...
 	cd test/kubeflow/authservice && go test ./...
 
 test-kubeflow: deps lab-k3s programs browser
-	ATOLL_KUBEFLOW_BOOT=1 ATOLL_KUBEFLOW_FULL=$(FULL) go test -timeout 180m -count=1 -v -run TestKubeflowBoot ./test/kubeflow
+	ATOLL_KUBEFLOW_FULL=$(FULL) ATOLL_KUBEFLOW_AUTH=$(AUTH) go test -timeout 180m -count=1 -v -run TestKubeflowBoot ./test/kubeflow
 
 test-boot-disks: deps
 	ATOLL_BOOT_DISKS=all go test -timeout 120m -count=1 -v -run TestBootDisks ./test

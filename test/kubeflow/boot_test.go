@@ -30,7 +30,8 @@ const labK3s = "../../build/k3s"
 // TestKubeflowBoot makes the appliance from upstream's manifests and programs and boots it:
 // with a power cut in the middle of the first boot, to Ready, through the checks of what
 // runs in it, and after another power cut, in the middle of a session, to Ready again.
-// ATOLL_KUBEFLOW_FULL=1 takes the whole set of programs.
+// ATOLL_KUBEFLOW_FULL=1 takes the whole set of programs, ATOLL_KUBEFLOW_AUTH the other way
+// to sign in.
 func TestKubeflowBoot(t *testing.T) {
 	o := needAppliance(t)
 	guest.Alone(t)
@@ -89,9 +90,6 @@ func TestKubeflowBoot(t *testing.T) {
 // something is missing.
 func needAppliance(t *testing.T) *Options {
 	t.Helper()
-	if os.Getenv("ATOLL_KUBEFLOW_BOOT") == "" {
-		t.Skip("takes half an hour; make test-kubeflow runs it")
-	}
 	o := &Options{
 		Dir: t.TempDir(), K3s: labK3s, Programs: "../../build/programs", Auth: cmp.Or(os.Getenv("ATOLL_KUBEFLOW_AUTH"), "oauth2-proxy"), Log: t.Output(),
 		Manifests: Manifests(t), Full: os.Getenv("ATOLL_KUBEFLOW_FULL") != "",

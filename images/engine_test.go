@@ -116,8 +116,9 @@ func TestConnectionsAreReused(t *testing.T) {
 	if err := mirrorCase(t, o, newStore(t), locked); err != nil {
 		t.Fatal(err)
 	}
-	if n := accepted.Load(); n > defaultJobs {
-		t.Errorf("%d connections, want at most %d", n, defaultJobs)
+	// While a connection is made for a request, that may get another one that has become free.
+	if n := accepted.Load(); n > 2*defaultJobs {
+		t.Errorf("%d connections, want about %d", n, defaultJobs)
 	}
 	if n := r.Count(regtest.Token); n > len(refs) {
 		t.Errorf("%d logins, want one for each of %d repositories", n, len(refs))

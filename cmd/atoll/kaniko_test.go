@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"atoll/bundle"
@@ -29,6 +30,9 @@ func TestKanikoTemplate(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := job.Spec.Template.Spec.Containers[0]
+	if c.TerminationMessagePolicy != corev1.TerminationMessageFallbackToLogsOnError {
+		t.Errorf("a failed build's pod has no end of its log: terminationMessagePolicy is %q", c.TerminationMessagePolicy)
+	}
 	values := map[string]string{}
 	for _, e := range c.Env { // Kubernetes expands what stands before
 		for name, value := range values {

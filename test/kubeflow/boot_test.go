@@ -71,6 +71,7 @@ func TestKubeflowBoot(t *testing.T) {
 		report(t, g)
 		check(t, g)
 		t.Run("anonymous", func(t *testing.T) { checkAnonymous(t, g) })
+		t.Run("forward", func(t *testing.T) { checkForward(t, g) })
 		// Somebody is signed in when the power fails, and still is afterwards.
 		again := sync.OnceFunc(func() {
 			g.Cut()
@@ -80,8 +81,8 @@ func TestKubeflowBoot(t *testing.T) {
 		})
 		checkSignIn(t, g, o.Auth, again)
 		again() // where there is no browser
-		if err := g.PowerOff(t.Context()); err != nil {
-			t.Error(err)
+		if err := g.PowerOff(t.Context()); err != nil || !strings.Contains(g.Said(), "powering off") {
+			t.Errorf("Ctrl-C: %v\n%s", err, g.Said())
 		}
 	})
 }

@@ -168,14 +168,14 @@ func (k kubectl) replaceFile(t *testing.T, file, resource, name string) {
 	k.replace(t, string(text), resource, name)
 }
 
-// gone deletes an object of the user's namespace and waits until it is gone, unless the test
+// gone deletes an object of the user's namespace and waits until it and its own are gone, unless the test
 // has failed: then it stays, as it tells why.
 func (k kubectl) gone(t *testing.T, resource, name string) {
 	t.Helper()
 	if t.Failed() {
 		return
 	}
-	k.run(t, "delete", resource, "--namespace", userNamespace, name, "--ignore-not-found", "--timeout", patience.String())
+	k.run(t, "delete", resource, "--namespace", userNamespace, name, "--ignore-not-found", "--cascade", "foreground", "--timeout", patience.String())
 }
 
 // condition waits until an object of the user's namespace has a condition, and fails the

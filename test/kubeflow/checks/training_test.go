@@ -77,7 +77,7 @@ func (k kubectl) experiment(t *testing.T, algorithm string) {
 	k.gone(t, "experiment.kubeflow.org", name)
 }
 
-// TestTrainJob: a job on two nodes by upstream's runtime of PyTorch runs to its end.
+// TestTrainJob: a job on two nodes runs to its end, by a runtime as upstream's of PyTorch.
 func TestTrainJob(t *testing.T) {
 	k := needCluster(t)
 	const resource, name = "trainjob.trainer.kubeflow.org", "check"

@@ -59,9 +59,6 @@ func parse(args []string) (application, error) {
 		return a, errors.New("no file of the application")
 	}
 	a.file, a.args = args[0], args[1:]
-	if a.conf["spark.kubernetes.driver.podTemplateFile"] != "" {
-		return a, errors.New("templates of pods are not read")
-	}
 	return a, nil
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,7 +22,12 @@ var operator = []string{
 }
 
 func TestDriver(t *testing.T) {
-	a, err := parse(operator)
+	template := filepath.Join(t.TempDir(), "driver.yaml")
+	text := "metadata: {labels: {team: red}, ownerReferences: [{kind: SparkApplication, name: pi}]}\nspec: {containers: [{name: beside}, {name: spark-kubernetes-driver}]}\n"
+	if err := os.WriteFile(template, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, err := parse(append([]string{"--conf", "spark.kubernetes.driver.podTemplateFile=" + template}, operator...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,10 +35,14 @@ func TestDriver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := pod.Spec.Containers[0]
+	if len(pod.Spec.Containers) != 2 || len(pod.OwnerReferences) != 1 {
+		t.Fatalf("the template is not in %+v", pod)
+	}
+	c := pod.Spec.Containers[1]
 	memory := c.Resources.Limits[corev1.ResourceMemory]
 	for what, pair := range map[string][2]string{
 		"name":         {pod.Namespace + "/" + pod.Name, "user/pi-driver"},
+		"label":        {pod.Labels["team"], "red"},
 		"role":         {pod.Labels["spark-role"], "driver"},
 		"application":  {pod.Labels["sparkoperator.k8s.io/app-name"], "pi"},
 		"annotation":   {pod.Annotations["a"], "b=c"},
@@ -58,7 +69,7 @@ func TestRefused(t *testing.T) {
 		"--conf spark.a a.py":       "not KEY=VALUE",
 		"--name":                    "no value",
 		"--name pi":                 "no file",
-		"--conf spark.kubernetes.driver.podTemplateFile=/a a.py": "templates",
+		"--conf spark.kubernetes.container.image=a --conf spark.kubernetes.driver.podTemplateFile=/nowhere a.py": "template",
 		"a.py": "names no image",
 		"--conf spark.kubernetes.container.image=a --conf spark.driver.memory=lots a.py": "no size",
 		"--conf spark.kubernetes.container.image=a --conf spark.driver.cores=few a.py":   "processors",

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -29,6 +30,9 @@ func main() {
 // run does what the program of a name does.
 func run(ctx context.Context, name string, args []string) error {
 	if name != "spark-submit" {
+		if len(args) == 0 {
+			return errors.New("nothing to run")
+		}
 		fmt.Printf("stand-in for Spark, which is not here: it would run %s\n", strings.Join(args, " "))
 		return nil
 	}

@@ -101,6 +101,10 @@ func (r *Registry) change(w http.ResponseWriter, req *http.Request, t target) er
 			return err
 		}
 		defer func() { <-r.manifests }()
+		if err := r.checkManifest(data); err != nil {
+			r.log.Warn("refused", "method", req.Method, "image", t.String(), "by", c.name, "error", err)
+			return err
+		}
 		body = io.NopCloser(bytes.NewReader(data))
 	}
 	held := &lockedBody{ReadCloser: body, lock: func() (*folderLock, error) { return r.lock(req.Context()) }}

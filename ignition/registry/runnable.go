@@ -1,12 +1,11 @@
 package registry
 
 import (
-	"encoding/json"
+	"bytes"
 	"fmt"
 	"net/http"
 
-	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/opencontainers/go-digest"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // checkManifest refuses a manifest of an image that containerd would not pull, since pods that
@@ -14,16 +13,8 @@ import (
 // Fairing's append builder makes such images. What cannot be read is left to Distribution,
 // and so are digests that are not there.
 func (r *Registry) checkManifest(data []byte) error {
-	type descriptor struct {
-		MediaType types.MediaType `json:"mediaType"`
-		Digest    digest.Digest   `json:"digest"`
-		Size      int64           `json:"size"`
-	}
-	var m struct {
-		Config descriptor   `json:"config"`
-		Layers []descriptor `json:"layers"`
-	}
-	if json.Unmarshal(data, &m) != nil {
+	m, err := v1.ParseManifest(bytes.NewReader(data))
+	if err != nil {
 		return nil
 	}
 	for _, l := range m.Layers {
@@ -32,10 +23,10 @@ func (r *Registry) checkManifest(data []byte) error {
 		}
 	}
 	for _, d := range append(m.Layers, m.Config) {
-		if d.Digest.Validate() != nil {
+		if d.Digest.Hex == "" { // an index has no configuration
 			continue
 		}
-		info, err := r.store.root.Stat(blobFile(string(d.Digest.Algorithm()), d.Digest.Encoded()))
+		info, err := r.store.root.Stat(blobFile(d.Digest.Algorithm, d.Digest.Hex))
 		if err == nil && info.Size() != d.Size {
 			return invalid("%s has %d bytes, and the manifest says %d", d.Digest, info.Size(), d.Size)
 		}

@@ -98,7 +98,7 @@ func needAppliance(t *testing.T) *Options {
 	if _, err := os.Stat(filepath.Join(labK3s, "k3s")); err != nil {
 		t.Skip("no lab k3s release; make lab-k3s builds it")
 	}
-	if err := Bootable(o.Programs, o.Auth); err != nil {
+	if err := Bootable(o.Programs, o.Auth, o.Full); err != nil {
 		t.Skip(err)
 	}
 	for _, tool := range []string{"qemu-system-x86_64", "qemu-img", "mmdebstrap", "docker-registry"} {

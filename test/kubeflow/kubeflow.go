@@ -42,10 +42,6 @@ type Options struct {
 	Atoll, LabImages string
 	// Full takes full.yaml, not appliance.yaml.
 	Full bool
-	// Overlays are folders of kustomizations besides those of the definition.
-	Overlays []string
-	// Plans are for the image that holds plans against an API server.
-	Plans []string
 	// Auth is the way to sign in. Default: that of the definition.
 	Auth string
 	// Users may log in besides those of the definition.
@@ -63,7 +59,7 @@ func Build(ctx context.Context, o *Options) (image, tar string, err error) {
 	if err != nil {
 		return fail(err)
 	}
-	if err := Bootable(o.Programs, auth); err != nil {
+	if err := Bootable(o.Programs, auth, o.Full); err != nil {
 		return fail(err)
 	}
 	sources, err := unpack(ctx, o.Manifests, filepath.Join(o.Dir, "sources"))
@@ -121,7 +117,6 @@ func (o *Options) define() (path, auth string, err error) {
 			return "", "", err
 		}
 	}
-	d.Overlays = append(d.Overlays, o.Overlays...)
 	if text, err = yaml.Marshal(d); err != nil {
 		return "", "", err
 	}
@@ -147,9 +142,6 @@ func (o *Options) list(ctx context.Context, sources Sources, flags []string) ([]
 func (o *Options) serve(list string, names, flags []string) []string {
 	const both = `"$0" lock "$@" && exec "$0" build --frozen "$@"`
 	args := []string{"serve", "-dir", filepath.Join(o.Dir, "registry"), "-stand-ins", list, "-programs", o.Programs}
-	for _, p := range o.Plans {
-		args = append(args, "-plan", p)
-	}
 	return slices.Concat(args, []string{"--", "sh", "-c", both, o.Atoll}, flags, Mirrors(names))
 }
 

@@ -45,21 +45,14 @@ type mesh struct {
 // startMesh runs the gateway of a stack, until the test ends.
 func startMesh(t *testing.T, s *stackSet) *mesh {
 	t.Helper()
-	m := newMesh(t, s)
-	m.startSignIn(t)
-	m.startGateway(t)
-	return m
-}
-
-// newMesh runs what is behind the gateway of a stack, but for who signs people in.
-func newMesh(t *testing.T, s *stackSet) *mesh {
-	t.Helper()
 	m := &mesh{stackSet: s, t: t, dir: t.TempDir(), ip: map[string]string{}, echo: &echo{}, procs: map[string]*exec.Cmd{}}
 	m.fitLab(t)
 	cluster := m.services(t)
 	m.kube = serveKube(t, m.dir, cluster)
 	mustMkdir(t, filepath.Join(m.dir, "config"))
 	m.writeConfig(t)
+	m.startSignIn(t)
+	m.startGateway(t)
 	return m
 }
 

@@ -182,6 +182,27 @@ spec: {containers: [{name: c, image: "`+made+`"}]}
 	}
 }
 
+// TestRegistries: a setting with registries has those of all images of the appliance, a user's
+// among them, behind upstream's own.
+func TestRegistries(t *testing.T) {
+	s := shop()
+	s.FS.(fstest.MapFS)["web/all.yaml"].Data = append(s.FS.(fstest.MapFS)["web/all.yaml"].Data, []byte(`---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: n}
+data: {skip: "dev.local,lab.test", other: kept}
+`)...)
+	s.Registries = []stack.Registries{{Namespace: "n", ConfigMap: "settings", Key: "skip", Reason: "no network"}, {Namespace: "n", ConfigMap: "absent", Key: "x", Reason: "off"}}
+	p, _ := planOf(t, s, &bundle.Definition{Images: []string{"mine.test:5000/team/model:1"}, ExcludeImages: []string{"lab.test/small:1"}})
+	if text := string(encode(t, p)); !strings.Contains(text, "skip: dev.local,lab.test,docker.io,index.docker.io,mine.test:5000\\n") || !strings.Contains(text, "other: kept") {
+		t.Errorf("the plan: %s", text)
+	}
+	s.Registries[0].Key = "skipp"
+	if _, _, err := manifest.Plan(t.Context(), manifest.Input{Stack: s, Definition: &bundle.Definition{}}); err == nil || !strings.Contains(err.Error(), "ConfigMap n/settings has no key skipp") {
+		t.Errorf("a key that is not there: %v", err)
+	}
+}
+
 // TestChooseRefuses: whatever nothing comes of is told, never passed over.
 func TestChooseRefuses(t *testing.T) {
 	stale := func(change func(*stack.Stack)) *stack.Stack {

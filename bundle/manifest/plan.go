@@ -56,6 +56,9 @@ func (in Input) plan(ctx context.Context) (*bundle.Plan, *Findings, error) {
 		return nil, nil, err
 	}
 	objs = prune(objs, found, in.Stack.Prune)
+	if err := addRegistries(objs, found, in.Stack.Registries); err != nil {
+		return nil, nil, err
+	}
 	plan := &bundle.Plan{Stack: in.Stack.Name}
 	if plan.Secrets, err = empty(objs, in.Stack.Secrets); err != nil {
 		return nil, nil, err

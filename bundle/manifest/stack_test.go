@@ -72,6 +72,11 @@ func TestKubeflowStack(t *testing.T) {
 				delete(keys, k)
 			}
 		}
+		// Knative asks none of them for a digest.
+		const knative = "registries-skipping-tag-resolving: kind.local,ko.local,dev.local,docker.io,gcr.io,ghcr.io,index.docker.io,"
+		if !bytes.Contains(text, []byte(knative)) {
+			t.Errorf("%+v: the plan has no %s", tc.def, knative)
+		}
 		if len(tc.def.Without) == 0 {
 			checkList(t, found)
 		}

@@ -49,6 +49,9 @@ type Stack struct {
 	Substitutes []Substitute `yaml:"substitutes,omitempty"`
 	// Secrets are what each node makes up for itself, in place of what upstream publishes.
 	Secrets []bundle.Secret `yaml:"secrets,omitempty"`
+	// Registries are settings that must name every registry that images of the appliance
+	// have in their names.
+	Registries []Registries `yaml:"registries,omitempty"`
 
 	// FS is the stack's own folder: what the paths of Phases start at.
 	FS fs.FS `yaml:"-"`
@@ -104,6 +107,15 @@ type Substitute struct {
 	Image  string `yaml:"image"`
 	From   string `yaml:"from"`
 	Reason string `yaml:"reason"`
+}
+
+// Registries is a key of a ConfigMap with registries, separated by commas. The registries of the
+// appliance's images, those that a user adds among them, go behind what upstream has there.
+type Registries struct {
+	Namespace string `yaml:"namespace"`
+	ConfigMap string `yaml:"configMap"`
+	Key       string `yaml:"key"`
+	Reason    string `yaml:"reason"`
 }
 
 // Names lists the stacks, sorted.
@@ -199,6 +211,11 @@ func (s *Stack) check() error {
 	for _, t := range s.Substitutes {
 		if t.Image == "" || t.From == "" || t.Reason == "" {
 			fail("substitute %q: needs an image, where it is from, and a reason", t.Image)
+		}
+	}
+	for _, r := range s.Registries {
+		if r.Namespace == "" || r.ConfigMap == "" || r.Key == "" || r.Reason == "" {
+			fail("registries of %q: needs a namespace, a configMap, a key and a reason", r.ConfigMap)
 		}
 	}
 	for _, src := range s.Sources {

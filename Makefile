@@ -33,15 +33,16 @@ kubeflow: deps lab-k3s atoll programs
 	go run ./test/kubeflow/cmd -manifests $(KUBEFLOW) $(if $(FULL),-full) $(if $(AUTH),-auth $(AUTH)) \
 		-key $(KUBEFLOW_DIR)/key.pub $(KUBEFLOW_DIR)
 	@echo "the password, once it is ready: ssh -i $(KUBEFLOW_DIR)/key -p 8022 lab@127.0.0.1 sudo atoll node secret user-password" >&2
-	$(ATOLL) boot $(if $(FULL),--memory 14336 --cpus 4,--memory 10240) --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
+	$(ATOLL) boot --memory 10240 --timeout 90m --forward 8443:443 --forward 8022:22 $(KUBEFLOW_DIR)/build/kubeflow.raw
 
 test: deps lint lab-k3s $(if $(wildcard $(KUBEFLOW)),programs browser)
+	@[ -e "$(KUBEFLOW)" ] || echo "no manifests of Kubeflow (KUBEFLOW=PATH): its tests are skipped" >&2
 	go test -timeout 90m ./...
 	cd test/k3s/node && go test ./internal/...
 	cd test/kubeflow/authservice && go test ./...
 
 test-kubeflow: deps lab-k3s programs browser
-	ATOLL_KUBEFLOW_FULL=$(FULL) ATOLL_KUBEFLOW_AUTH=$(AUTH) go test -timeout 180m -count=1 -v -run TestKubeflowBoot ./test/kubeflow
+	ATOLL_KUBEFLOW_FULL=$(FULL) ATOLL_KUBEFLOW_AUTH=$(or $(AUTH),oauth2-proxy) go test -timeout 180m -count=1 -v -run TestKubeflowBoot ./test/kubeflow
 
 test-boot-disks: deps
 	ATOLL_BOOT_DISKS=all go test -timeout 120m -count=1 -v -run TestBootDisks ./test
@@ -58,13 +59,14 @@ lab-k3s: deps
 
 # Upstream's programs, for places where their images cannot be reached: "make kubeflow".
 programs: deps
+	@scripts/need.sh pip=python3-pip
 	go run ./test/programs $(if $(FULL),-full) $(PROGRAMS)
 
 atoll:
 	go build -trimpath -ldflags "-s -w" -o $(ATOLL) ./cmd/atoll
 
 deps:
-	@scripts/need.sh gcc=gcc pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev \
+	@scripts/need.sh gcc=gcc /usr/include/stdlib.h=libc6-dev pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev \
 		/usr/share/doc/busybox-static=busybox-static \
 		mmdebstrap=mmdebstrap qemu-system-x86_64=qemu-system-x86 qemu-img=qemu-utils \
 		/usr/share/OVMF/OVMF_CODE.fd=ovmf mke2fs=e2fsprogs fsck.vfat=dosfstools \

@@ -55,11 +55,8 @@ func Build(ctx context.Context, o *Options) (image, tar string, err error) {
 	fail := func(err error) (string, string, error) {
 		return "", "", fmt.Errorf("building Kubeflow's appliance: %w", err)
 	}
-	definition, auth, err := o.define()
+	definition, err := o.define()
 	if err != nil {
-		return fail(err)
-	}
-	if err := Bootable(o.Programs, auth, o.Full); err != nil {
 		return fail(err)
 	}
 	sources, err := unpack(ctx, o.Manifests, filepath.Join(o.Dir, "sources"))
@@ -81,24 +78,23 @@ func Build(ctx context.Context, o *Options) (image, tar string, err error) {
 	return filepath.Join(o.Dir, "build/kubeflow.raw"), filepath.Join(o.Dir, "build/kubeflow.bundle.tar"), nil
 }
 
-// define writes the definition and its overlay, and returns the definition's path and its
-// way to sign in.
-func (o *Options) define() (path, auth string, err error) {
+// define writes the definition and its overlay, and returns the definition's path.
+func (o *Options) define() (path string, err error) {
 	name := "appliance.yaml"
 	if o.Full {
 		name = "full.yaml"
 	}
 	text, err := files.ReadFile(name)
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	path = filepath.Join(o.Dir, "appliance.yaml")
 	d, err := bundle.ParseDefinition(path, text)
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	if d.K3s.Release, err = filepath.Abs(o.K3s); err != nil {
-		return "", "", err
+		return "", err
 	}
 	if o.Auth != "" {
 		d.Auth = o.Auth
@@ -107,29 +103,33 @@ func (o *Options) define() (path, auth string, err error) {
 	for _, dir := range d.Overlays {
 		to := filepath.Join(o.Dir, dir)
 		if err := os.RemoveAll(to); err != nil {
-			return "", "", err
+			return "", err
 		}
 		from, err := fs.Sub(files, dir)
 		if err != nil {
-			return "", "", err
+			return "", err
 		}
 		if err := os.CopyFS(to, from); err != nil {
-			return "", "", err
+			return "", err
 		}
 	}
 	if text, err = yaml.Marshal(d); err != nil {
-		return "", "", err
+		return "", err
 	}
-	return path, d.Auth, os.WriteFile(path, text, 0o644)
+	return path, os.WriteFile(path, text, 0o644)
 }
 
 // list returns the names that the appliance's images are fetched by, once what is pinned by
-// a digest has those of the images that are here.
+// a digest has those of the images that are here. A program that a pod would miss is an error.
 func (o *Options) list(ctx context.Context, sources Sources, flags []string) ([]string, error) {
-	names, err := ListImages(ctx, o.Atoll, flags)
+	images, err := listImages(ctx, o.Atoll, flags)
 	if err != nil {
 		return nil, err
 	}
+	if err := checkPrograms(o.Programs, images); err != nil {
+		return nil, err
+	}
+	names := namesOf(images)
 	changed, err := Repin(ctx, o.LabImages, o.Programs, sources, names)
 	if err != nil || changed == 0 {
 		return names, err
@@ -160,26 +160,30 @@ func Mirrors(names []string) []string {
 
 // ListImages asks atoll for the names that an appliance's images are fetched by.
 func ListImages(ctx context.Context, atoll string, flags []string) ([]string, error) {
+	images, err := listImages(ctx, atoll, flags)
+	return namesOf(images), err
+}
+
+func listImages(ctx context.Context, atoll string, flags []string) ([]manifest.Image, error) {
 	out, err := output(ctx, atoll, append([]string{"images", "--json"}, flags...)...)
 	if err != nil {
 		return nil, err
 	}
-	var list []manifest.Image
-	if err := json.Unmarshal(out, &list); err != nil {
+	var images []manifest.Image
+	if err := json.Unmarshal(out, &images); err != nil {
 		return nil, fmt.Errorf("reading the list of images: %w", err)
 	}
+	return images, nil
+}
+
+func namesOf(images []manifest.Image) []string {
 	var names []string
-	for _, im := range list {
-		if im.Omitted != "" {
-			continue
+	for _, im := range images {
+		if im.Omitted == "" {
+			names = append(names, fetched(im))
 		}
-		name := im.Reference
-		if im.From != "" {
-			name = im.From
-		}
-		names = append(names, name)
 	}
-	return names, nil
+	return names
 }
 
 func writeLines(path string, lines []string) error {

@@ -85,7 +85,7 @@ func build(ctx context.Context, dir string, table []image, keep bool) error {
 		d, err := b.image(ctx, i)
 		var missing *unavailableError
 		if errors.As(err, &missing) {
-			fmt.Fprintf(os.Stderr, "%s%s is left out: %v\n", b.prefix, i.wants[0], missing)
+			fmt.Fprintf(os.Stderr, "%s%s is left out, and tests that need it skip: %v\n", b.prefix, i.wants[0], missing)
 			continue
 		}
 		if err != nil {

@@ -24,8 +24,10 @@ const (
 	installedPath = "/var/lib/rancher/atoll/installed.json"
 	// k3sTimeout bounds the start of k3s. A slow machine without KVM takes two minutes.
 	k3sTimeout = 15 * time.Minute
-	// retryEvery is the pause before what failed is tried again.
-	retryEvery = 3 * time.Second
+	// What failed is tried again after a pause as long as the attempt took, between these
+	// two: a slow machine spends half its time on asking at most, a quick one loses little.
+	minRetryPause = time.Second
+	maxRetryPause = 3 * time.Second
 )
 
 // installed is the record of a finished installation.
@@ -200,7 +202,9 @@ func (c *cluster) retry(ctx context.Context, phase string, try func() error) err
 	last := ""
 	var lastErr error
 	for {
+		began := time.Now()
 		err := try()
+		pause := min(max(time.Since(began), minRetryPause), maxRetryPause)
 		if damage := c.opts.damage(); damage != nil && err != nil {
 			return damage
 		}
@@ -222,7 +226,7 @@ func (c *cluster) retry(ctx context.Context, phase string, try func() error) err
 				return fmt.Errorf("time is up; %w", lastErr)
 			}
 			return ctx.Err()
-		case <-time.After(retryEvery):
+		case <-time.After(pause):
 		}
 	}
 }

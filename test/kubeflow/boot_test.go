@@ -21,6 +21,9 @@ import (
 // memory is what the guest gets, in MiB: half as much again as Kubeflow with all its programs takes.
 const memory = 10240
 
+// fullVariable names the environment variable that, where it is not empty, asks for the whole set.
+const fullVariable = "ATOLL_KUBEFLOW_FULL"
+
 // labK3s is where "make lab-k3s" puts the lab k3s release.
 const labK3s = "../../build/k3s"
 
@@ -87,7 +90,7 @@ func TestKubeflowBoot(t *testing.T) {
 // skip skips the test, or fails it where somebody has asked for it, as "make test-kubeflow" does.
 func skip(t *testing.T, why error) {
 	t.Helper()
-	if os.Getenv("ATOLL_KUBEFLOW_AUTH") != "" || os.Getenv("ATOLL_KUBEFLOW_FULL") != "" {
+	if os.Getenv("ATOLL_KUBEFLOW_AUTH") != "" || os.Getenv(fullVariable) != "" {
 		t.Fatal(why)
 	}
 	t.Skip(why)
@@ -99,7 +102,7 @@ func needAppliance(t *testing.T) *Options {
 	t.Helper()
 	o := &Options{
 		Dir: t.TempDir(), K3s: labK3s, Programs: "../../build/programs", Auth: cmp.Or(os.Getenv("ATOLL_KUBEFLOW_AUTH"), "oauth2-proxy"), Log: t.Output(),
-		Manifests: Manifests(t), Full: os.Getenv("ATOLL_KUBEFLOW_FULL") != "",
+		Manifests: Manifests(t), Full: os.Getenv(fullVariable) != "",
 	}
 	if _, err := os.Stat(filepath.Join(labK3s, "k3s")); err != nil {
 		skip(t, errors.New("no lab k3s release; make lab-k3s builds it"))
@@ -155,7 +158,8 @@ func report(t *testing.T, g *guest.Guest) {
 	}
 }
 
-// check runs every check of a cluster against the guest's.
+// check runs every check of a cluster against the guest's. Whether that has the whole set they
+// know from fullVariable, as this test does.
 func check(t *testing.T, g *guest.Guest) {
 	t.Helper()
 	kubeconfig, err := g.Kubeconfig(t.Context())

@@ -19,6 +19,10 @@ import (
 // at spaces, like "k3s kubectl". Where it is empty there is no cluster to check.
 const kubectlVariable = "ATOLL_KUBECTL"
 
+// fullVariable names the environment variable that is not empty where the cluster has the
+// whole set of programs: then a check fails for whose component is missing.
+const fullVariable = "ATOLL_KUBEFLOW_FULL"
+
 // patience bounds whatever a check waits for, on a machine that is emulated.
 const patience = 10 * time.Minute
 
@@ -139,12 +143,17 @@ func (k kubectl) probe(t *testing.T, namespace, pod string, args ...string) (str
 	return k.try(t.Context(), "", args...)
 }
 
-// needKind skips the test where a kind of objects is not known: its component is not there.
+// needKind skips the test where a kind of objects is not known, as its component is not there,
+// and fails it in the whole set, which has all components.
 func (k kubectl) needKind(t *testing.T, definition string) {
 	t.Helper()
-	if k.run(t, "get", "customresourcedefinition", definition, "--ignore-not-found", "--output", "name") == "" {
-		t.Skipf("the cluster has no %s", definition)
+	if k.run(t, "get", "customresourcedefinition", definition, "--ignore-not-found", "--output", "name") != "" {
+		return
 	}
+	if os.Getenv(fullVariable) != "" {
+		t.Fatalf("the cluster has no %s, and was to have the whole set", definition)
+	}
+	t.Skipf("the cluster has no %s", definition)
 }
 
 // replace installs an object in the user's namespace, in the place of one that an earlier run left.

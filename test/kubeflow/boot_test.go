@@ -69,7 +69,7 @@ func TestKubeflowBoot(t *testing.T) {
 	t.Run("to the end", func(t *testing.T) {
 		g := boot(t, config)
 		report(t, g)
-		check(t, g)
+		check(t, g, "")
 		t.Run("anonymous", func(t *testing.T) { checkAnonymous(t, g) })
 		t.Run("forward", func(t *testing.T) { checkForward(t, g) })
 		// Somebody is signed in when the power fails, and still is afterwards.
@@ -81,6 +81,7 @@ func TestKubeflowBoot(t *testing.T) {
 		})
 		checkSignIn(t, g, o.Auth, again)
 		again() // where there is no browser
+		check(t, g, "^TestPushed$")
 		if err := g.PowerOff(t.Context()); err != nil || !strings.Contains(g.Said(), "powering off") {
 			t.Errorf("Ctrl-C: %v\n%s", err, g.Said())
 		}
@@ -158,9 +159,9 @@ func report(t *testing.T, g *guest.Guest) {
 	}
 }
 
-// check runs every check of a cluster against the guest's. Whether that has the whole set they
-// know from fullVariable, as this test does.
-func check(t *testing.T, g *guest.Guest) {
+// check runs the checks of a cluster, whose names the pattern matches, against the guest's.
+// Whether that has the whole set they know from fullVariable, as this test does.
+func check(t *testing.T, g *guest.Guest, pattern string) {
 	t.Helper()
 	kubeconfig, err := g.Kubeconfig(t.Context())
 	if err != nil {
@@ -171,7 +172,7 @@ func check(t *testing.T, g *guest.Guest) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", "-timeout", "60m", "./checks")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-v", "-timeout", "60m", "-run", pattern, "./checks")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "ATOLL_KUBECTL="+k3s+" kubectl --kubeconfig "+kubeconfig)
 	out, err := cmd.CombinedOutput()
 	t.Logf("checks took %s:\n%s", since(began), out)

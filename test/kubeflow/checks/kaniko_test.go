@@ -15,7 +15,7 @@ import (
 // base image of the appliance, and what it pushed runs.
 func TestKaniko(t *testing.T) {
 	k := needCluster(t)
-	const image = "registry.atoll.svc.cluster.local/" + userNamespace + "/check:1"
+	const image = registry + "/" + userNamespace + "/check:1"
 	pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{
 		Name: "built", Namespace: userNamespace, Labels: map[string]string{"sidecar.istio.io/inject": "false"},
 	}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "probe", Image: image}}}}

@@ -13,6 +13,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 )
 
 // kubectlVariable names the environment variable that has the command line of kubectl, split
@@ -175,6 +179,21 @@ func (k kubectl) replaceFile(t *testing.T, file, resource, name string) {
 		t.Fatal(err)
 	}
 	k.replace(t, string(text), resource, name)
+}
+
+// start runs a probe that serves, in a pod of the user's namespace, and waits until it is ready.
+// Its image is the lab's, or one that was made of it; without a policy it is pulled as Kubernetes sees fit.
+func (k kubectl) start(t *testing.T, name, image string, policy corev1.PullPolicy) {
+	t.Helper()
+	pod, err := yaml.Marshal(corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: userNamespace},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "probe", Image: image, ImagePullPolicy: policy, Command: []string{"/probe", "serve"}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.replace(t, string(pod), "pod", name)
+	k.run(t, "wait", "--namespace", userNamespace, "--for=condition=Ready", "pod/"+name, "--timeout", patience.String())
 }
 
 // gone deletes an object of the user's namespace and waits until it and its own are gone, unless the test

@@ -53,10 +53,7 @@ func TestKnative(t *testing.T) {
 func (k kubectl) asks(t *testing.T, url string) {
 	t.Helper()
 	const name = "check-asks"
-	pod := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q, "namespace": %q}, "spec": {"containers": [
-		{"name": "probe", "image": "ghcr.io/atoll-lab/probe:1.0", "command": ["/probe", "echo"]}]}}`, name, userNamespace)
-	k.replace(t, pod, "pod", name)
-	k.run(t, "wait", "--namespace", userNamespace, "--for=condition=Ready", "pod/"+name, "--timeout", patience.String())
+	k.start(t, name, "ghcr.io/atoll-lab/probe:1.0", "")
 	eventually(t, url, func() error {
 		a, err := k.ask(t, userNamespace, name, url)
 		if err == nil && (a.Status != 200 || !json.Valid([]byte(a.Body))) {

@@ -46,6 +46,46 @@ func TestKanikoUnknownBase(t *testing.T) {
 	if ok || !strings.Contains(logs, "appliance.yaml") || !strings.Contains(logs, "images: ["+base+"]") {
 		t.Errorf("the build succeeded: %v; its log has no line for appliance.yaml: %s", ok, logs)
 	}
+	if err := askedOnce(logs); err != nil {
+		t.Errorf("%v: %s", err, logs)
+	}
+}
+
+// askedOnce returns an error unless Kaniko's log tells of one request for a base image, to the
+// node's registry (RetrieveRemoteImage in pkg/image/remote of Kaniko 1.24), and of no other try.
+func askedOnce(logs string) error {
+	for text, want := range map[string]int{
+		" from mapped registry " + registry: 1,
+		" from mapped registry ":            1,
+		" from registry ":                   0, // where no map sends it: the internet
+		"Retrying operation":                0,
+	} {
+		if n := strings.Count(logs, text); n != want {
+			return fmt.Errorf("its log has %q %d times, want %d", text, n, want)
+		}
+	}
+	return nil
+}
+
+func TestAskedOnce(t *testing.T) {
+	const once = `INFO[0000] Retrieving image manifest docker.io/library/nobody-has-this:1
+INFO[0000] Retrieving image docker.io/library/nobody-has-this:1 from mapped registry registry.atoll.svc.cluster.local
+WARN[0001] Failed to retrieve image docker.io/library/nobody-has-this:1 from remapped registry registry.atoll.svc.cluster.local: unable to complete operation after 0 attempts, last error: not found. Will try with the next registry, or fallback to the original registry.
+error building image: image not found on any configured mapped registries for docker.io/library/nobody-has-this:1
+`
+	if err := askedOnce(once); err != nil {
+		t.Error(err)
+	}
+	for _, logs := range []string{
+		"", once + once,
+		once + "WARN[0001] Retrying operation after 1s due to not found\n",
+		once + "INFO[0001] Retrieving image index.docker.io/library/nobody-has-this:1 from registry index.docker.io\n",
+		strings.ReplaceAll(once, registry, "index.docker.io"),
+	} {
+		if askedOnce(logs) == nil {
+			t.Errorf("taken for one request: %s", logs)
+		}
+	}
 }
 
 // kaniko starts the Job of the published template as a user does, but for its volume: the

@@ -7,12 +7,13 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
 
-// TestKaniko: in a user's namespace the published Job builds an image from a Dockerfile, on a
-// base image of the appliance, and what it pushed runs.
+// TestKaniko: in a user's namespace the published Job builds an image from a Dockerfile in a
+// notebook's volume, on a base image of the appliance, and what it pushed runs.
 func TestKaniko(t *testing.T) {
 	k := needCluster(t)
 	const image = registry + "/" + userNamespace + "/check:1"
@@ -21,8 +22,10 @@ func TestKaniko(t *testing.T) {
 	}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "probe", Image: image}}}}
 	k.run(t, "delete", "pod", "--namespace", userNamespace, pod.Name, "--ignore-not-found")
 
-	job := k.kaniko(t, "FROM ghcr.io/atoll-lab/probe:1.0\nRUN [\"/probe\", \"hello\"]\nCOPY Dockerfile /built/\nENTRYPOINT [\"/probe\", \"echo\"]\n")
-	logs, ok := k.jobEnds(t, job)
+	job := k.kaniko(t)
+	claim := job.Spec.Template.Spec.Volumes[0].PersistentVolumeClaim.ClaimName
+	k.workspace(t, claim, "FROM ghcr.io/atoll-lab/probe:1.0\nRUN [\"/probe\", \"hello\"]\nCOPY Dockerfile /built/\nENTRYPOINT [\"/probe\", \"echo\"]\n")
+	logs, ok := k.jobEnds(t, k.createJob(t, job))
 	if !ok {
 		t.Fatalf("the build failed: %s", logs)
 	}
@@ -35,14 +38,27 @@ func TestKaniko(t *testing.T) {
 		t.Errorf("the image that was built answers %+v, %v", a, err)
 	}
 	k.run(t, "delete", "pod", "--namespace", userNamespace, pod.Name)
+	k.gone(t, "persistentvolumeclaim", claim)
 }
 
 // TestKanikoUnknownBase: a base image that is not in the appliance fails the build, and the log
-// says what to do.
+// says what to do. Its Dockerfile lies in a ConfigMap, which a Job may name as well.
 func TestKanikoUnknownBase(t *testing.T) {
 	k := needCluster(t)
 	const base = "docker.io/library/nobody-has-this:1"
-	logs, ok := k.jobEnds(t, k.kaniko(t, "FROM "+base+"\n"))
+	context := corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{Name: "check-kaniko", Namespace: userNamespace},
+		Data:       map[string]string{"Dockerfile": "FROM " + base + "\n"},
+	}
+	k.run(t, "delete", "configmap", "--namespace", userNamespace, context.Name, "--ignore-not-found")
+	k.create(t, context)
+	job := k.kaniko(t)
+	job.Spec.Template.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: context.Name},
+		Items:                []corev1.KeyToPath{{Key: "Dockerfile", Path: folder + "/Dockerfile"}},
+	}}
+	logs, ok := k.jobEnds(t, k.createJob(t, job))
 	if ok || !strings.Contains(logs, "appliance.yaml") || !strings.Contains(logs, "images: ["+base+"]") {
 		t.Errorf("the build succeeded: %v; its log has no line for appliance.yaml: %s", ok, logs)
 	}
@@ -88,34 +104,69 @@ error building image: image not found on any configured mapped registries for do
 	}
 }
 
-// kaniko starts the Job of the published template as a user does, but for its volume: the
-// Dockerfile lies in a ConfigMap, not in a notebook's volume.
-func (k kubectl) kaniko(t *testing.T, dockerfile string) *batchv1.Job {
+// folder is that of the Dockerfile, in the volume.
+const folder = "folder"
+
+// kaniko returns the Job of the published template as a user fills it in.
+func (k kubectl) kaniko(t *testing.T) *batchv1.Job {
 	t.Helper()
-	const name, folder = "check-kaniko", "folder"
-	k.run(t, "delete", "configmap", "--namespace", userNamespace, name, "--ignore-not-found")
 	var m corev1.ConfigMap
 	k.get(t, &m, "configmap", "--namespace", "kubeflow", "kaniko")
-	template := strings.NewReplacer("NAME:TAG", "check:1", "NOTEBOOK", "unused", "FOLDER", folder).Replace(m.Data["job.yaml"])
+	template := strings.NewReplacer("NAME:TAG", "check:1", "NOTEBOOK", "check", "FOLDER", folder).Replace(m.Data["job.yaml"])
 	var job batchv1.Job
 	if err := yaml.UnmarshalStrict([]byte(template), &job); err != nil {
 		t.Fatalf("the published template: %v", err)
 	}
-	context := corev1.ConfigMap{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: userNamespace},
-		Data:       map[string]string{"Dockerfile": dockerfile},
-	}
-	job.Spec.Template.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-		LocalObjectReference: corev1.LocalObjectReference{Name: name},
-		Items:                []corev1.KeyToPath{{Key: "Dockerfile", Path: folder + "/Dockerfile"}},
-	}}
 	job.Namespace = userNamespace
-	k.create(t, context)
-	if err := yaml.Unmarshal([]byte(k.create(t, job)), &job); err != nil {
+	return &job
+}
+
+// workspace makes a volume as a notebook has one, and writes the Dockerfile to its folder, as
+// the user that a notebook's programs run as.
+func (k kubectl) workspace(t *testing.T, claim, dockerfile string) {
+	t.Helper()
+	const name = "check-workspace-writer"
+	user := int64(1000)
+	k.gone(t, "pod", name)
+	meta := metav1.ObjectMeta{Namespace: userNamespace, Name: claim}
+	volume, err := yaml.Marshal(corev1.PersistentVolumeClaim{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"}, ObjectMeta: meta,
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("10Mi")}},
+		},
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return &job
+	k.replace(t, string(volume), "persistentvolumeclaim", claim)
+	meta.Name, meta.Labels = name, map[string]string{"sidecar.istio.io/inject": "false"}
+	pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: meta, Spec: corev1.PodSpec{
+		RestartPolicy:   corev1.RestartPolicyNever,
+		SecurityContext: &corev1.PodSecurityContext{RunAsUser: &user, FSGroup: &user},
+		Volumes: []corev1.Volume{{Name: "workspace", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim},
+		}}},
+		Containers: []corev1.Container{{
+			Name: "writer", Image: "docker.io/rancher/mirrored-library-busybox:1.37.0", // of k3s itself
+			Command:      []string{"sh", "-c", `mkdir "$0" && printf %s "$DOCKERFILE" >"$0/Dockerfile"`, "/workspace/" + folder},
+			Env:          []corev1.EnvVar{{Name: "DOCKERFILE", Value: dockerfile}},
+			VolumeMounts: []corev1.VolumeMount{{Name: "workspace", MountPath: "/workspace"}},
+		}},
+	}}
+	k.create(t, pod)
+	k.run(t, "wait", "--namespace", userNamespace, "--for=jsonpath={.status.phase}=Succeeded", "pod/"+name, "--timeout", patience.String())
+	k.gone(t, "pod", name)
+}
+
+// createJob installs a Job and returns what it became.
+func (k kubectl) createJob(t *testing.T, job *batchv1.Job) *batchv1.Job {
+	t.Helper()
+	var created batchv1.Job
+	if err := yaml.Unmarshal([]byte(k.create(t, job)), &created); err != nil {
+		t.Fatal(err)
+	}
+	return &created
 }
 
 // create installs an object, which must not be there, and returns what it became.

@@ -53,16 +53,8 @@ func TestKubeflowBoot(t *testing.T) {
 
 	t.Run("cut in the first boot", func(t *testing.T) {
 		g := guest.Boot(t.Context(), t, config)
-		// Now pods start for which images were unpacked just before.
-		if err := guest.WaitFor(t.Context(), func() error {
-			if !strings.Contains(g.Said(), "\ndefinitions ") {
-				return fmt.Errorf("phase definitions has not ended")
-			}
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(20 * time.Second)
+		// Then pods start for which images were unpacked just before.
+		awaitUnready(t, g)
 		g.Cut()
 		t.Logf("atoll boot said:\n%s", g.Said())
 	})

@@ -64,6 +64,7 @@ func TestKubeflowBoot(t *testing.T) {
 		check(t, g, "")
 		t.Run("anonymous", func(t *testing.T) { checkAnonymous(t, g) })
 		t.Run("forward", func(t *testing.T) { checkForward(t, g) })
+		t.Run("closed", func(t *testing.T) { checkClosed(t, g, o.Auth) })
 		// Somebody is signed in when the power fails, and still is afterwards.
 		again := sync.OnceFunc(func() {
 			g.Cut()

@@ -19,18 +19,27 @@ import (
 	"atoll/test/guest"
 )
 
-// node is the name by which the browser knows the machine.
-const node = "kubeflow.test"
+// node is the name by which the browser knows the machine, and user who signs in there.
+const (
+	node = "kubeflow.test"
+	user = "user@example.com"
+)
+
+// userPassword is the one that the node has made up.
+func userPassword(t *testing.T, g *guest.Guest) string {
+	t.Helper()
+	password, err := g.Run(t.Context(), "sudo atoll node secret user-password", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(password)
+}
 
 // checkSignIn signs in to the booted machine with a real browser, through the machine's forwards. In
 // the middle of the session restart boots the machine anew, with the same forwards. Pictures of
 // all pages are kept in the folder that ATOLL_PICTURES names, if it does.
 func checkSignIn(t *testing.T, g *guest.Guest, auth string, restart func()) {
-	password, err := g.Run(t.Context(), "sudo atoll node secret user-password", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	site := browser.Site{Host: node, User: "user@example.com", Password: strings.TrimSpace(password)}
+	site := browser.Site{Host: node, User: user, Password: userPassword(t, g)}
 	if auth == "authservice" {
 		site = site.AuthService()
 	} else {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -212,6 +213,45 @@ systemd:
 		if u.Name == "k3s.service" && (len(u.Dropins) != 1 || u.Contents == nil) {
 			t.Errorf("k3s.service lost something in the merge: %+v", u)
 		}
+	}
+}
+
+// TestQuotaOfDocs renders a node with the drop-in of docs/registry.md for a unit that is Atoll's.
+func TestQuotaOfDocs(t *testing.T) {
+	doc, err := os.ReadFile("../docs/registry.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, ok := strings.Cut(string(doc), "(`ignition: {butane: site.bu}`):\n\n```yaml\n")
+	text, _, closed := strings.Cut(text, "```\n")
+	if !ok || !closed {
+		t.Fatal("docs/registry.md has no drop-in for the quota")
+	}
+	const unit = "atoll-registry-writable.service"
+	find := func(c types.Config) types.Unit {
+		t.Helper()
+		i := slices.IndexFunc(c.Systemd.Units, func(u types.Unit) bool { return u.Name == unit })
+		if i < 0 {
+			t.Fatalf("no %s", unit)
+		}
+		return c.Systemd.Units[i]
+	}
+	in := lab(t)
+	before := find(render(t, in))
+	in.User = &Butane{Name: "site.bu", Data: []byte(text)}
+	after := find(render(t, in))
+	if before.Contents == nil || after.Contents == nil || *after.Contents != *before.Contents || after.Enabled == nil || !*after.Enabled {
+		t.Errorf("%s lost something in the merge: %+v", unit, after)
+	}
+	var start string
+	for line := range strings.Lines(*before.Contents) {
+		if strings.HasPrefix(line, "ExecStart=") {
+			start = strings.TrimSpace(line)
+		}
+	}
+	want := "[Service]\nExecStart=\n" + start + " --quota 60\n"
+	if len(after.Dropins) != 1 || after.Dropins[0].Name != "quota.conf" || after.Dropins[0].Contents == nil || *after.Dropins[0].Contents != want {
+		t.Errorf("drop-ins are %+v, want quota.conf with\n%s", after.Dropins, want)
 	}
 }
 

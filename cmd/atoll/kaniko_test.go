@@ -3,6 +3,7 @@ package main
 import (
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,17 +67,43 @@ func TestKanikoTemplate(t *testing.T) {
 			t.Errorf("base images of %s do not come from the appliance", host)
 		}
 	}
-	spec, err := yaml.Marshal(job.Spec)
+	if got := strings.Join(placeholders(t, &job), " "); got != "FOLDER NAME NOTEBOOK TAG" {
+		t.Errorf("to be filled in: %s", got)
+	}
+	job.Spec.Template.Spec.Containers[0].Args = append(c.Args, "--registry-mirror=HOST")
+	if !slices.Contains(placeholders(t, &job), "HOST") {
+		t.Error("what is to be filled in among the arguments is not found")
+	}
+}
+
+// capitals are what the template's reader is to fill in.
+var capitals = regexp.MustCompile(`\b[A-Z][A-Z_]{2,}\b`)
+
+// placeholders returns the words in capitals of all keys and values of a Job, but for the
+// names of its environment.
+func placeholders(t *testing.T, template *batchv1.Job) []string {
+	t.Helper()
+	job := template.DeepCopy()
+	for i := range job.Spec.Template.Spec.Containers {
+		c := &job.Spec.Template.Spec.Containers[i]
+		for n := range c.Env {
+			name := "$(" + c.Env[n].Name + ")"
+			for m := range c.Env {
+				c.Env[m].Value = strings.ReplaceAll(c.Env[m].Value, name, "")
+			}
+			for m := range c.Args {
+				c.Args[m] = strings.ReplaceAll(c.Args[m], name, "")
+			}
+		}
+		for n := range c.Env {
+			c.Env[n].Name = ""
+		}
+	}
+	text, err := yaml.Marshal(job)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var left []string
-	for _, line := range strings.Split(string(spec), "\n") {
-		if m := regexp.MustCompile(`(?:claimName|subPath|value): ([A-Z].*)`).FindStringSubmatch(line); m != nil {
-			left = append(left, m[1])
-		}
-	}
-	if got := strings.Join(left, " "); got != "NAME:TAG FOLDER NOTEBOOK-workspace" {
-		t.Errorf("to be filled in: %s", got)
-	}
+	found := capitals.FindAllString(string(text), -1)
+	slices.Sort(found)
+	return slices.Compact(found)
 }

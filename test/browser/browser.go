@@ -281,6 +281,17 @@ func (b *Browser) Cookie(name string) (*network.Cookie, bool) {
 	return all.Cookies[i], true
 }
 
+// SetCookie gives the browser a cookie that [Browser.Cookie] returned.
+func (b *Browser) SetCookie(c *network.Cookie) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, b.patience)
+	defer cancel()
+	param := &network.CookieParam{Name: c.Name, Value: c.Value, Domain: c.Domain, Path: c.Path, Secure: c.Secure, HTTPOnly: c.HTTPOnly, SameSite: c.SameSite}
+	if _, err := chromedp.Call(ctx, storage.SetCookies, storage.SetCookiesParams{Cookies: []*network.CookieParam{param}}); err != nil {
+		b.t.Fatalf("setting the cookie %s: %v", c.Name, err)
+	}
+}
+
 // Picture writes what the window shows to a file NN-NAME.png of the folder.
 func (b *Browser) Picture(name string) {
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)

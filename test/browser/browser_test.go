@@ -50,6 +50,13 @@ func site(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/hall?name="+r.FormValue("name"), http.StatusSeeOther)
 	case "/hall":
 		fmt.Fprintf(w, `<title>Hall</title>hello %s`, r.FormValue("name"))
+	case "/cookie":
+		if c, err := r.Cookie("hidden"); err == nil {
+			fmt.Fprint(w, "hidden is "+c.Value)
+		}
+	case "/out":
+		http.SetCookie(w, &http.Cookie{Name: "hidden", MaxAge: -1, Secure: true, HttpOnly: true})
+		fmt.Fprint(w, "gone")
 	case "/chatty":
 		fmt.Fprint(w, `<link rel=stylesheet href=https://fonts.example/a.css>chatty`)
 	default:
@@ -87,15 +94,24 @@ func TestBrowser(t *testing.T) {
 	if got := b.Visits(); len(got) != 2 || got[0].Status != 303 {
 		t.Errorf("visits are %+v", got)
 	}
-	if c, ok := b.Cookie("hidden"); !ok || c.Value != "2" || !c.Secure || !c.HTTPOnly {
-		t.Errorf("cookie is %+v", c)
+	hidden, ok := b.Cookie("hidden")
+	if !ok || hidden.Value != "2" || !hidden.Secure || !hidden.HTTPOnly {
+		t.Fatalf("cookie is %+v", hidden)
 	}
+	b.Open("https://site.test/out")
+	b.Await("gone", func(p Page) bool { return p.Text == "gone" })
+	if c, ok := b.Cookie("hidden"); ok {
+		t.Errorf("cookie is still %+v", c)
+	}
+	b.SetCookie(hidden)
+	b.Open("https://site.test/cookie")
+	b.Await("the cookie again", func(p Page) bool { return p.Text == "hidden is 2" })
 	if got := b.Evaluate("document.cookie"); got != "seen=1" {
 		t.Errorf("scripts see the cookies %q", got)
 	}
 	b.Open("https://site.test/none")
 	b.Await("none", func(p Page) bool { return p.Status == http.StatusTeapot })
-	if entries, err := filepath.Glob(pictures + "/*.png"); err != nil || len(entries) != 3 {
+	if entries, err := filepath.Glob(pictures + "/*.png"); err != nil || len(entries) != 5 {
 		t.Errorf("pictures: %v %v", entries, err)
 	} else if png, err := os.ReadFile(entries[0]); err != nil || !strings.HasPrefix(string(png), "\x89PNG") {
 		t.Errorf("%s is no picture: %v", entries[0], err)

@@ -14,11 +14,12 @@ type Site struct {
 	Cookie         string // the session's name
 	HTTPOnly       bool   // scripts cannot read it
 	SignOut        string // path where the dashboard's button for it leads
+	Revokes        bool   // signing out ends the session for whoever has its cookie
 }
 
 // AuthService and OAuth2Proxy return the site with what is known of them.
 func (s Site) AuthService() Site {
-	s.Cookie, s.SignOut = "authservice_session", "/authservice/site/after_logout"
+	s.Cookie, s.SignOut, s.Revokes = "authservice_session", "/authservice/site/after_logout", true
 	return s
 }
 
@@ -68,6 +69,10 @@ func (s Site) CheckSession(b *Browser, restart func()) {
 	b.Open(home)
 	s.awaitHome(b, "after a restart", home)
 
+	session, ok := b.Cookie(s.Cookie)
+	if !ok {
+		b.t.Fatalf("signed in, and there is no cookie %s", s.Cookie)
+	}
 	// The dashboard's button does as a link does.
 	switch to := b.Evaluate(`document.querySelector("#sign-out")?.getAttribute("href") ?? ""`); to {
 	case "":
@@ -83,6 +88,11 @@ func (s Site) CheckSession(b *Browser, restart func()) {
 	}
 	b.Open(home)
 	s.awaitForm(b, "signed out for good")
+	if s.Revokes {
+		b.SetCookie(session)
+		b.Open(home)
+		s.awaitForm(b, "with the old cookie")
+	}
 }
 
 // CheckPlain checks a sign-in that begins with plain HTTP, as it does where somebody types a

@@ -17,15 +17,30 @@ func (m *mesh) wantNothing(t *testing.T, what string) {
 	}
 }
 
+// wantRefused fails if a published service got a request, and if nobody answered it: that
+// shows nothing of who is refused.
+func (m *mesh) wantRefused(t *testing.T, what string, status int) {
+	t.Helper()
+	m.wantNothing(t, what)
+	if status == 0 {
+		t.Errorf("%s: no answer", what)
+	}
+}
+
+// TestAnonymousIsRefused asks first, signed in, for what nobody else may get: nothing would
+// come through a gateway without routes either.
 func TestAnonymousIsRefused(t *testing.T) {
 	eachAuth(t, func(t *testing.T, m *mesh) {
+		if !t.Run("signed in", m.testReached) {
+			return
+		}
 		t.Run("published services", m.testPublished)
 		t.Run("targets", func(t *testing.T) {
 			for _, target := range targets() {
 				for _, method := range []string{"GET", "OPTIONS", "POST", "HEAD", "options"} {
 					request := method + " " + target + " HTTP/1.1\r\nhost: node\r\nkubeflow-userid: admin@evil\r\nconnection: close\r\n\r\n"
 					status, _ := send(t, httpsPort, request)
-					m.wantNothing(t, fmt.Sprintf("%q, %d", request, status))
+					m.wantRefused(t, fmt.Sprintf("%q, %d", request, status), status)
 				}
 			}
 		})
@@ -34,7 +49,7 @@ func TestAnonymousIsRefused(t *testing.T) {
 				for _, line := range []string{"GET /jupyter/x", "OPTIONS /jupyter/x", "OPTIONS /dex%2Fx", "GET /authservice%2Fx"} {
 					request := line + " HTTP/1.1\r\nhost: node\r\n" + headers + "\r\n"
 					status, _ := send(t, httpsPort, request)
-					m.wantNothing(t, fmt.Sprintf("%q, %d", request, status))
+					m.wantRefused(t, fmt.Sprintf("%q, %d", request, status), status)
 				}
 			}
 		})
@@ -43,26 +58,64 @@ func TestAnonymousIsRefused(t *testing.T) {
 	})
 }
 
-// testPublished asks for each route of each VirtualService.
-func (m *mesh) testPublished(t *testing.T) {
-	routes := 0
+// routes returns the prefix of each route of the VirtualServices, and where it leads.
+func (m *mesh) routes(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
 	for _, vs := range m.of("VirtualService") {
 		for _, route := range items(vs.Object, "spec", "http") {
 			for _, match := range items(route, "match") {
 				prefix, ok, _ := unstructured.NestedString(match, "uri", "prefix")
-				if !ok {
-					t.Fatalf("%s matches what this test does not know: %v", vs.GetName(), match)
+				to := items(route, "route")
+				if !ok || len(to) != 1 || found[prefix] != "" {
+					t.Fatalf("%s has a route that this test does not know: %v", vs.GetName(), route)
 				}
-				routes++
-				for _, method := range []string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "PROPFIND"} {
-					status, _ := send(t, httpsPort, method+" "+prefix+" HTTP/1.1\r\nhost: node\r\nkubeflow-userid: admin@evil\r\nconnection: close\r\n\r\n")
-					m.wantNothing(t, fmt.Sprintf("%s %s, %d", method, prefix, status))
-				}
+				found[prefix], _, _ = unstructured.NestedString(to[0], "destination", "host")
 			}
 		}
 	}
-	if routes < 10 {
-		t.Errorf("%d routes, want those of the stack", routes)
+	if len(found) < 10 {
+		t.Errorf("%d routes, want those of the stack", len(found))
+	}
+	return found
+}
+
+// testReached asks as somebody who is signed in, by HTTP/1 and HTTP/2.
+func (m *mesh) testReached(t *testing.T) {
+	b := newBrowser(t)
+	b.signIn(t, "https://node/", password)
+	m.echo.take()
+	cookie := b.cookies(t)
+	wantReached := func(what, service string, status int) {
+		t.Helper()
+		if got := m.echo.take(); status != http.StatusOK || len(got) != 1 || got[0].Service != service {
+			t.Errorf("%s: %d, and what %s has to get got %+v", what, status, service, got)
+		}
+	}
+	routes := m.routes(t)
+	for prefix, service := range routes {
+		if signIn[service] {
+			continue
+		}
+		for _, method := range []string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "TRACE"} {
+			status, _ := send(t, httpsPort, method+" "+prefix+" HTTP/1.1\r\nhost: node\r\ncookie: "+cookie+"\r\nconnection: close\r\n\r\n")
+			wantReached(method+" "+prefix, service, status)
+		}
+		wantReached("HTTP/2 "+prefix, service, send2(t, pseudo("GET", prefix, [2]string{"cookie", cookie})))
+	}
+	for target, prefix := range plainTargets {
+		status, _ := send(t, httpsPort, "GET "+target+" HTTP/1.1\r\nhost: node\r\ncookie: "+cookie+"\r\n\r\n")
+		wantReached(target, routes[prefix], status)
+	}
+}
+
+// testPublished asks for each route of each VirtualService.
+func (m *mesh) testPublished(t *testing.T) {
+	for prefix := range m.routes(t) {
+		for _, method := range []string{"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "PROPFIND"} {
+			status, _ := send(t, httpsPort, method+" "+prefix+" HTTP/1.1\r\nhost: node\r\nkubeflow-userid: admin@evil\r\nconnection: close\r\n\r\n")
+			m.wantRefused(t, fmt.Sprintf("%s %s, %d", method, prefix, status), status)
+		}
 	}
 }
 
@@ -81,8 +134,8 @@ func (m *mesh) testForms(t *testing.T) {
 			"GET\t/jupyter/x\tHTTP/1.1\r\nhost: node\r\n", "OPTIONS /jupyter/x HTTP/1.1\r\nhost: node\r\norigin: https://evil\r\naccess-control-request-method: GET\r\n",
 		} {
 			status, header := send(t, port, line+headers)
-			m.wantNothing(t, fmt.Sprintf("%s: %q, %d", port, line, status))
-			if port == httpPort && status != 0 && status != http.StatusMovedPermanently && status/100 != 4 {
+			m.wantRefused(t, fmt.Sprintf("%s: %q, %d", port, line, status), status)
+			if port == httpPort && status != http.StatusMovedPermanently && status/100 != 4 {
 				t.Errorf("by plain HTTP, %q gets %d %v", line, status, header)
 			}
 			if header.Get("Set-Cookie") != "" && port == httpPort {
@@ -92,14 +145,24 @@ func (m *mesh) testForms(t *testing.T) {
 	}
 }
 
+// pseudo returns the headers of a request of HTTP/2.
+func pseudo(method, path string, more ...[2]string) [][2]string {
+	return append([][2]string{{":method", method}, {":scheme", "https"}, {":authority", "node"}, {":path", path}}, more...)
+}
+
 func (m *mesh) testHTTP2(t *testing.T) {
-	pseudo := func(method, path string, more ...[2]string) [][2]string {
-		return append([][2]string{{":method", method}, {":scheme", "https"}, {":authority", "node"}, {":path", path}}, more...)
-	}
 	forged := [2]string{"kubeflow-userid", "admin@evil"}
-	var requests [][][2]string
+	var requests [][][2]string // ill-formed: the gateway may hang up
 	for _, target := range targets() {
-		requests = append(requests, pseudo("GET", target, forged), pseudo("OPTIONS", target, forged))
+		for _, method := range []string{"GET", "OPTIONS"} {
+			request := pseudo(method, target, forged)
+			if !strings.HasPrefix(target, "/") {
+				requests = append(requests, request)
+				continue
+			}
+			status := send2(t, request)
+			m.wantRefused(t, fmt.Sprintf("%q, %d", request, status), status)
+		}
 	}
 	for _, name := range []string{"Kubeflow-Userid", "kubeflow_userid", "kubeflow-userid ", " kubeflow-userid", "kubeflow-userid\t", "kubeflow-userid\x00", "kubeflow-userid:"} {
 		requests = append(requests, pseudo("OPTIONS", "/jupyter/x", [2]string{name, "admin@evil"}), pseudo("GET", "/dex%2fx", [2]string{name, "admin@evil"}))
@@ -119,8 +182,8 @@ func (m *mesh) testHTTP2(t *testing.T) {
 		[][2]string{forged, {":method", "OPTIONS"}, {":scheme", "https"}, {":authority", "node"}, {":path", "/jupyter/x"}},
 	)
 	for _, request := range requests {
-		send2(t, request)
-		m.wantNothing(t, fmt.Sprintf("%q", request))
+		status := send2(t, request)
+		m.wantNothing(t, fmt.Sprintf("%q, %d", request, status))
 	}
 }
 

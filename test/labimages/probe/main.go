@@ -7,8 +7,7 @@
 //	probe hello
 //	probe gate [-addr :8080]
 //	probe scan [-tcp PORTS] [-want PORTS] HOST
-//	probe push [-refused IMAGES] [-readable IMAGES] IMAGE
-//	probe refused IMAGES
+//	probe push [-token FILE] [-refused IMAGES] [-readable IMAGES] IMAGE
 //	probe echo [-addr :8080]
 //	probe get URL
 //	probe certificates HOST:PORT NAME
@@ -39,13 +38,14 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want a command: serve, write-read, hello, gate, scan, push, refused, echo, get, certificates or sniff")
+		return errors.New("want a command: serve, write-read, hello, gate, scan, push, echo, get, certificates or sniff")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	addr := flags.String("addr", ":8080", "address that answers /readyz")
 	tcp := flags.String("tcp", "1-65535", "TCP ports to scan, like 22,8000-8100")
 	want := flags.String("want", "", "TCP ports that must be open; all others must not")
-	refused := flags.String("refused", "", "images, with commas between, whose push must be refused")
+	token := flags.String("token", "", "file whose text is the password to push with; default: none")
+	refused := flags.String("refused", "", "images, with commas between, whose push must be refused without a password")
 	readable := flags.String("readable", "", "images, with commas between, that must be readable")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -72,12 +72,7 @@ func run(ctx context.Context, args []string) error {
 		if flags.NArg() != 1 {
 			return errors.New("push wants one image")
 		}
-		return push(ctx, flags.Arg(0), *refused, *readable)
-	case "refused":
-		if flags.NArg() != 1 {
-			return errors.New("refused wants one list of images")
-		}
-		return refuses(ctx, flags.Arg(0))
+		return push(ctx, flags.Arg(0), *token, *refused, *readable)
 	case "echo":
 		return echo(ctx, *addr)
 	case "get":

@@ -26,7 +26,10 @@ const (
 )
 
 // target is an image's name as a client of its registry needs it.
-type target struct{ url, repository, tag string }
+type target struct {
+	url, repository, tag string
+	password             string // none: without logging in
+}
 
 // parseTarget reads HOST/PATH:TAG. The registry speaks plain HTTP.
 func parseTarget(name string) (target, error) {
@@ -35,18 +38,26 @@ func parseTarget(name string) (target, error) {
 	if !ok || !tagged || host == "" || repository == "" || tag == "" {
 		return target{}, fmt.Errorf("%q is not HOST/PATH:TAG", name)
 	}
-	return target{"http://" + host + "/v2/", repository, tag}, nil
+	return target{url: "http://" + host + "/v2/", repository: repository, tag: tag}, nil
 }
 
-// push makes an image of this very program, which serves, and pushes it under a name. Then
-// the names that are refused must be refused, and those that are readable be readable.
-func push(ctx context.Context, name, refused, readable string) error {
+// push makes an image of this very program, which serves, and pushes it under a name, with
+// the token in a file as password, if one is named. Then the names that are refused without
+// one must be refused, and those that are readable be readable.
+func push(ctx context.Context, name, token, refused, readable string) error {
 	t, err := parseTarget(name)
 	if err != nil {
 		return err
 	}
 	if err := awaitRegistry(ctx, t.url); err != nil {
 		return err
+	}
+	if token != "" {
+		data, err := os.ReadFile(token)
+		if err != nil {
+			return err
+		}
+		t.password = strings.TrimSpace(string(data))
 	}
 	if err := t.push(ctx); err != nil {
 		return fmt.Errorf("pushing %s: %w", name, err)
@@ -60,7 +71,7 @@ func push(ctx context.Context, name, refused, readable string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := do(ctx, http.MethodGet, t.manifest(), "", nil, http.StatusOK); err != nil {
+		if _, err := t.do(ctx, http.MethodGet, t.manifest(), "", nil, http.StatusOK); err != nil {
 			return fmt.Errorf("reading %s: %w", other, err)
 		}
 	}
@@ -85,7 +96,7 @@ func refuses(ctx context.Context, names string) error {
 			{http.MethodPut, t.manifest()},
 			{http.MethodDelete, t.manifest()},
 		} {
-			_, err := do(ctx, try.method, try.url, ociManifest, []byte("{}"), http.StatusUnauthorized, http.StatusForbidden)
+			_, err := t.do(ctx, try.method, try.url, ociManifest, []byte("{}"), http.StatusUnauthorized, http.StatusForbidden)
 			if err != nil {
 				return fmt.Errorf("%s was to be refused: %w", name, err)
 			}
@@ -100,7 +111,7 @@ func awaitRegistry(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
 	defer cancel()
 	for {
-		_, err := do(ctx, http.MethodGet, url, "", nil, http.StatusOK, http.StatusUnauthorized)
+		_, err := target{}.do(ctx, http.MethodGet, url, "", nil, http.StatusOK, http.StatusUnauthorized)
 		if err == nil {
 			return nil
 		}
@@ -143,12 +154,12 @@ func (t target) push(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err = do(ctx, http.MethodPut, t.manifest(), ociManifest, manifest, http.StatusCreated)
+	_, err = t.do(ctx, http.MethodPut, t.manifest(), ociManifest, manifest, http.StatusCreated)
 	return err
 }
 
 func (t target) pushBlob(ctx context.Context, data []byte) error {
-	resp, err := do(ctx, http.MethodPost, t.url+t.repository+"/blobs/uploads/", "", nil, http.StatusAccepted)
+	resp, err := t.do(ctx, http.MethodPost, t.url+t.repository+"/blobs/uploads/", "", nil, http.StatusAccepted)
 	if err != nil {
 		return err
 	}
@@ -162,15 +173,18 @@ func (t target) pushBlob(ctx context.Context, data []byte) error {
 	}
 	query.Set("digest", digestOf(data))
 	at.RawQuery = query.Encode()
-	_, err = do(ctx, http.MethodPut, at.String(), "application/octet-stream", data, http.StatusCreated)
+	_, err = t.do(ctx, http.MethodPut, at.String(), "application/octet-stream", data, http.StatusCreated)
 	return err
 }
 
 // do makes a request whose answer must have one of the codes. Its body is read and gone.
-func do(ctx context.Context, method, url, contentType string, body []byte, want ...int) (*http.Response, error) {
+func (t target) do(ctx context.Context, method, url, contentType string, body []byte, want ...int) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
+	}
+	if t.password != "" {
+		req.SetBasicAuth("token", t.password) // the name is of no account
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)

@@ -157,6 +157,12 @@ func (b *builder) ingredients(ctx context.Context, i image) (string, error) {
 			return "", err
 		}
 	}
+	if i.python != "" {
+		var err error
+		if keys[i.python], err = requirementsKey(i.python); err != nil {
+			return "", err
+		}
+	}
 	return i.key(keys)
 }
 

@@ -66,10 +66,15 @@ func (b *builder) assemble(ctx context.Context, i image) (v1.Image, error) {
 	})
 }
 
-// fill writes an image's files: the base, Debian's packages, the programs, upstream's files.
+// fill writes an image's files: Debian's packages, Python's, the base, the programs, upstream's files.
 func (b *builder) fill(ctx context.Context, l *layer, i image) error {
 	if len(i.debian) > 0 {
 		if err := b.debian(ctx, l, i.debian); err != nil {
+			return err
+		}
+	}
+	if i.python != "" {
+		if err := b.python(ctx, l, i.python); err != nil {
 			return err
 		}
 	}

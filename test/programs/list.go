@@ -78,10 +78,13 @@ func (i image) runs(ctx context.Context) (string, error) {
 	}
 	if len(i.programs) == 0 && i.envoy == "" {
 		for _, d := range i.debian {
-			if !slices.Contains([]string{"libc6", "bash"}, d) {
+			if !slices.Contains([]string{"libc6", "bash", "busybox-static", "libstdc++6"}, d) {
 				all = append(all, d+" (Debian)")
 			}
 		}
+	}
+	if i.python != "" {
+		all = append(all, "the Python packages of "+i.python)
 	}
 	if i.kind == standIn {
 		all = append(all, slices.Sorted(maps.Values(i.own))...)

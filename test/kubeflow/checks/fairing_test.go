@@ -19,28 +19,23 @@ func TestFairing(t *testing.T) {
 	k := needCluster(t)
 	k.storeKey(t)
 	k.notebook(t)
-	k.gone(t, "configmap", "docker-config")
-	for _, how := range []string{"append", "cluster"} {
-		t.Run(how, func(t *testing.T) { k.fairing(t, how) })
+	for _, builder := range []string{"append", "cluster"} {
+		t.Run(builder, func(t *testing.T) { k.fairing(t, builder) })
 	}
-	// Fairing's own builder wants it, empty or not.
-	k.create(t, configMap("docker-config", nil))
-	t.Run("fairing", func(t *testing.T) { k.fairing(t, "fairing") })
 	t.Run("failed build", func(t *testing.T) {
 		out, err := k.inNotebook(t, "cluster", "registry.atoll.svc.cluster.local/docker.io/library/nobody-has-this:1")
 		if err == nil || !strings.Contains(err.Error(), "the build failed: ") {
 			t.Errorf("%v; it printed %s", err, out)
 		}
 	})
-	k.gone(t, "configmap", "docker-config")
 	k.gone(t, "configmap", "check-fairing")
 	k.gone(t, "pod", "check-fairing")
 }
 
 // fairing has the notebook build an image and run it.
-func (k kubectl) fairing(t *testing.T, how string) {
+func (k kubectl) fairing(t *testing.T, builder string) {
 	t.Helper()
-	out, err := k.inNotebook(t, how, "registry.atoll.svc.cluster.local/docker.io/library/python:3.11")
+	out, err := k.inNotebook(t, builder, "registry.atoll.svc.cluster.local/docker.io/library/python:3.11")
 	if err != nil {
 		t.Fatalf("%v\nit printed %s", err, out)
 	}
@@ -48,7 +43,7 @@ func (k kubectl) fairing(t *testing.T, how string) {
 	job := batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: userNamespace, Name: lines[len(lines)-1]}}
 	var j batchv1.Job
 	k.get(t, &j, "job", "--namespace", userNamespace, job.Name)
-	if image, want := j.Spec.Template.Spec.Containers[0].Image, "registry.atoll.svc.cluster.local/"+userNamespace+"/check-"+how+":"; !strings.HasPrefix(image, want) {
+	if image, want := j.Spec.Template.Spec.Containers[0].Image, "registry.atoll.svc.cluster.local/"+userNamespace+"/check-"+builder+":"; !strings.HasPrefix(image, want) {
 		t.Errorf("the job runs %s, want %s…", image, want)
 	}
 	if logs, ok := k.jobEnds(t, &job); !ok || strings.TrimSpace(logs) != "hello from Fairing" {
@@ -57,12 +52,12 @@ func (k kubectl) fairing(t *testing.T, how string) {
 }
 
 // inNotebook runs in_cluster.py in the notebook's pod and returns what it printed.
-func (k kubectl) inNotebook(t *testing.T, how, base string) (string, error) {
+func (k kubectl) inNotebook(t *testing.T, builder, base string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	return k.try(ctx, "", "exec", "--namespace", userNamespace, "check-fairing", "--container", "notebook", "--",
-		"python3", "-W", "ignore", "in_cluster.py", how, userNamespace, base)
+		"python3", "-W", "ignore", "in_cluster.py", builder, userNamespace, base)
 }
 
 // notebook starts the pod of fairing.yaml, and skips the test where the appliance does not have its image.

@@ -99,6 +99,9 @@ func (o *Options) define() (path string, err error) {
 	if o.Auth != "" {
 		d.Auth = o.Auth
 	}
+	if d.Images, err = withoutFairing(o.Programs, d.Images); err != nil {
+		return "", err
+	}
 	d.Host.Users = append(d.Host.Users, o.Users...)
 	for _, dir := range d.Overlays {
 		to := filepath.Join(o.Dir, dir)

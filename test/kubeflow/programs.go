@@ -15,6 +15,9 @@ import (
 // not every machine can.
 const proxy = "gcr.io/istio-release/proxyv2"
 
+// fairing is the image of Kubeflow Fairing. Not every machine can fetch Python's packages.
+const fairing = "ghcr.io/atoll-lab/fairing:1.0"
+
 // answered are images whose programs cannot be had, and for which the lab's stand-in answers:
 // overlay/stand-ins commands it.
 var answered = []string{
@@ -31,25 +34,23 @@ var errNoEnvoy = fmt.Errorf("no image %s among the programs: Envoy could not be 
 // in the folder that test/programs writes nor answered for: a program that only sleeps would
 // take its place, and nobody would notice.
 func checkPrograms(programs string, images []manifest.Image) error {
-	entries, err := imagedir.Read(programs)
+	has, err := readPrograms(programs)
 	if err != nil {
-		return fmt.Errorf(`%w; "make programs" builds them`, err)
+		return err
 	}
 	var missing []string
 	for _, im := range images {
 		if im.Tier != bundle.TierRequired || im.Omitted != "" {
 			continue
 		}
-		host, path, _, _, err := bundle.SplitReference(fetched(im))
+		repository, err := imagedir.Repository(fetched(im))
 		if err != nil {
 			return err
 		}
-		repository := host + "/" + path
-		has := slices.ContainsFunc(entries, func(e imagedir.Entry) bool { return e.Repository == repository })
-		if !has && repository == proxy {
+		if !has[repository] && repository == proxy {
 			return errNoEnvoy
 		}
-		if !has && !slices.Contains(answered, repository) {
+		if !has[repository] && !slices.Contains(answered, repository) {
 			missing = append(missing, repository)
 		}
 	}
@@ -57,6 +58,39 @@ func checkPrograms(programs string, images []manifest.Image) error {
 		return errors.New("among the programs is no image " + strings.Join(missing, ", ") + `; "make programs", with the same FULL= and AUTH=, builds what can be had`)
 	}
 	return nil
+}
+
+// withoutFairing takes Fairing's image out of a definition's where it is not among the programs:
+// in its place would be a program that only sleeps.
+func withoutFairing(programs string, images []string) ([]string, error) {
+	if !slices.Contains(images, fairing) {
+		return images, nil
+	}
+	has, err := readPrograms(programs)
+	if err != nil {
+		return nil, err
+	}
+	repository, err := imagedir.Repository(fairing)
+	if err != nil {
+		return nil, err
+	}
+	if has[repository] {
+		return images, nil
+	}
+	return slices.DeleteFunc(slices.Clone(images), func(name string) bool { return name == fairing }), nil
+}
+
+// readPrograms returns the repositories of the images in a folder that test/programs writes.
+func readPrograms(dir string) (map[string]bool, error) {
+	entries, err := imagedir.Read(dir)
+	if err != nil {
+		return nil, fmt.Errorf(`%w; "make programs" builds them`, err)
+	}
+	has := map[string]bool{}
+	for _, e := range entries {
+		has[e.Repository] = true
+	}
+	return has, nil
 }
 
 // fetched is the name that an image is fetched by.

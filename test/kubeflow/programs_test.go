@@ -2,6 +2,7 @@ package kubeflow
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,27 +37,56 @@ func TestCheckPrograms(t *testing.T) {
 		{[]string{proxy, store}, controller},
 	} {
 		dir := t.TempDir()
-		img, err := random.Image(10, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d, err := imagedir.Add(dir, img)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var entries []imagedir.Entry
-		for _, r := range c.has {
-			entries = append(entries, imagedir.Entry{Repository: r, Descriptor: d})
-		}
-		if err := imagedir.WriteIndex(dir, entries); err != nil {
-			t.Fatal(err)
-		}
-		err = checkPrograms(dir, images)
+		programsFolder(t, dir, c.has...)
+		err := checkPrograms(dir, images)
 		if (err == nil) != (c.missing == "") || err != nil && !strings.Contains(err.Error(), c.missing) {
 			t.Errorf("%q: %v, want %q missing", c.has, err, c.missing)
 		}
 		if errors.Is(err, errNoEnvoy) != (c.missing == proxy) {
 			t.Errorf("%q: %v tells whether Envoy is missing", c.has, err)
 		}
+	}
+}
+
+// TestWithoutFairing: where Python's packages could not be fetched the appliance is built all
+// the same, and has no image of Fairing, not one that does nothing.
+func TestWithoutFairing(t *testing.T) {
+	if _, err := withoutFairing(t.TempDir(), []string{fairing}); err == nil {
+		t.Error("a folder without images is enough")
+	}
+	full := []string{"ghcr.io/atoll-lab/probe:1.0", fairing, "docker.io/library/spark:3.5.2"}
+	for repository, want := range map[string][]string{
+		"ghcr.io/atoll-lab/fairing":  full,
+		"ghcr.io/atoll-lab/gofakes3": {full[0], full[2]},
+	} {
+		dir := t.TempDir()
+		programsFolder(t, dir, repository)
+		got, err := withoutFairing(dir, full)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("with %s among the programs: %q, %v; want %q", repository, got, err, want)
+		}
+	}
+	if got, err := withoutFairing(t.TempDir(), full[:1]); err != nil || len(got) != 1 {
+		t.Errorf("a definition without Fairing: %q, %v", got, err)
+	}
+}
+
+// programsFolder writes a folder of programs.
+func programsFolder(t *testing.T, dir string, repositories ...string) {
+	t.Helper()
+	img, err := random.Image(10, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := imagedir.Add(dir, img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []imagedir.Entry
+	for _, r := range repositories {
+		entries = append(entries, imagedir.Entry{Repository: r, Descriptor: d})
+	}
+	if err := imagedir.WriteIndex(dir, entries); err != nil {
+		t.Fatal(err)
 	}
 }

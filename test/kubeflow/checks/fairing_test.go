@@ -23,7 +23,7 @@ func TestFairing(t *testing.T) {
 		t.Run(builder, func(t *testing.T) { k.fairing(t, builder) })
 	}
 	t.Run("failed build", func(t *testing.T) {
-		out, err := k.inNotebook(t, "cluster", "registry.atoll.svc.cluster.local/docker.io/library/nobody-has-this:1")
+		out, err := k.inNotebook(t, "cluster", registry+"/docker.io/library/nobody-has-this:1")
 		if err == nil || !strings.Contains(err.Error(), "the build failed: ") {
 			t.Errorf("%v; it printed %s", err, out)
 		}
@@ -35,7 +35,7 @@ func TestFairing(t *testing.T) {
 // fairing has the notebook build an image and run it.
 func (k kubectl) fairing(t *testing.T, builder string) {
 	t.Helper()
-	out, err := k.inNotebook(t, builder, "registry.atoll.svc.cluster.local/docker.io/library/python:3.11")
+	out, err := k.inNotebook(t, builder, registry+"/docker.io/library/python:3.11")
 	if err != nil {
 		t.Fatalf("%v\nit printed %s", err, out)
 	}
@@ -43,7 +43,7 @@ func (k kubectl) fairing(t *testing.T, builder string) {
 	job := batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: userNamespace, Name: lines[len(lines)-1]}}
 	var j batchv1.Job
 	k.get(t, &j, "job", "--namespace", userNamespace, job.Name)
-	if image, want := j.Spec.Template.Spec.Containers[0].Image, "registry.atoll.svc.cluster.local/"+userNamespace+"/check-"+builder+":"; !strings.HasPrefix(image, want) {
+	if image, want := j.Spec.Template.Spec.Containers[0].Image, registry+"/"+userNamespace+"/check-"+builder+":"; !strings.HasPrefix(image, want) {
 		t.Errorf("the job runs %s, want %s…", image, want)
 	}
 	if logs, ok := k.jobEnds(t, &job); !ok || strings.TrimSpace(logs) != "hello from Fairing" {

@@ -46,11 +46,7 @@ func TestKaniko(t *testing.T) {
 func TestKanikoUnknownBase(t *testing.T) {
 	k := needCluster(t)
 	const base = "docker.io/library/nobody-has-this:1"
-	context := corev1.ConfigMap{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
-		ObjectMeta: metav1.ObjectMeta{Name: "check-kaniko", Namespace: userNamespace},
-		Data:       map[string]string{"Dockerfile": "FROM " + base + "\n"},
-	}
+	context := configMap("check-kaniko", map[string]string{"Dockerfile": "FROM " + base + "\n"})
 	k.run(t, "delete", "configmap", "--namespace", userNamespace, context.Name, "--ignore-not-found")
 	k.create(t, context)
 	job := k.kaniko(t)

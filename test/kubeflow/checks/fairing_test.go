@@ -13,6 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// python is the base image of what Fairing builds.
+const python = registry + "/docker.io/library/python:3.11"
+
 // TestFairing: in a user's namespace a notebook's pod builds images with the real Fairing, by
 // its append builder and by Kaniko, and Jobs of Fairing run them.
 func TestFairing(t *testing.T) {
@@ -22,12 +25,19 @@ func TestFairing(t *testing.T) {
 	for _, builder := range []string{"append", "cluster"} {
 		t.Run(builder, func(t *testing.T) { k.fairing(t, builder) })
 	}
-	t.Run("failed build", func(t *testing.T) {
-		out, err := k.inNotebook(t, "cluster", registry+"/docker.io/library/nobody-has-this:1")
-		if err == nil || !strings.Contains(err.Error(), "the build failed: ") {
-			t.Errorf("%v; it printed %s", err, out)
-		}
-	})
+	for _, c := range []struct{ builder, base, script, says string }{
+		{"cluster", registry + "/docker.io/library/nobody-has-this:1", "hello.py", "the build failed: "},
+		{"append", python, "fails.py", "the job fairing-job-"},
+	} {
+		t.Run("failing "+c.builder, func(t *testing.T) {
+			out, err := k.inNotebook(t, c.builder, c.base, c.script)
+			if err == nil || !strings.Contains(err.Error(), "RuntimeError: "+c.says) {
+				t.Errorf("%v; it printed %s", err, out)
+			}
+		})
+	}
+	k.run(t, "delete", "job", "--namespace", userNamespace, "--selector", "fairing-deployer=job")
+	k.run(t, "delete", "job", "--namespace", userNamespace, "--selector", "fairing-builder=kaniko")
 	k.gone(t, "configmap", "check-fairing")
 	k.gone(t, "pod", "check-fairing")
 }
@@ -35,7 +45,7 @@ func TestFairing(t *testing.T) {
 // fairing has the notebook build an image and run it.
 func (k kubectl) fairing(t *testing.T, builder string) {
 	t.Helper()
-	out, err := k.inNotebook(t, builder, registry+"/docker.io/library/python:3.11")
+	out, err := k.inNotebook(t, builder, python, "hello.py")
 	if err != nil {
 		t.Fatalf("%v\nit printed %s", err, out)
 	}
@@ -52,12 +62,12 @@ func (k kubectl) fairing(t *testing.T, builder string) {
 }
 
 // inNotebook runs in_cluster.py in the notebook's pod and returns what it printed.
-func (k kubectl) inNotebook(t *testing.T, builder, base string) (string, error) {
+func (k kubectl) inNotebook(t *testing.T, builder, base, script string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	return k.try(ctx, "", "exec", "--namespace", userNamespace, "check-fairing", "--container", "notebook", "--",
-		"python3", "-W", "ignore", "in_cluster.py", builder, userNamespace, base)
+		"python3", "-W", "ignore", "in_cluster.py", builder, userNamespace, base, script)
 }
 
 // notebook starts the pod of fairing.yaml, and skips the test where the appliance does not have its image.

@@ -33,8 +33,7 @@ type cluster struct {
 	opts    Options
 	client  client.Client
 	core    kubernetes.Interface
-	manager *ssa.ResourceManager // applies the stack
-	own     *ssa.ResourceManager // applies what is the node's own
+	manager *ssa.ResourceManager
 	bootID  string
 	node    string // name of the node, once it is ready
 
@@ -112,7 +111,6 @@ func (c *cluster) dial(kubeconfig []byte) error {
 	}
 	poller := polling.NewStatusPoller(cl, mapper, polling.Options{})
 	c.manager = ssa.NewResourceManager(cl, poller, ssa.Owner{Field: fieldManager, Group: "atoll.dev"})
-	c.own = ssa.NewResourceManager(cl, poller, ssa.Owner{Field: nodeManager, Group: "atoll.dev"})
 	c.core, c.client = core, cl
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fluxcd/pkg/ssa"
 	ssautil "github.com/fluxcd/pkg/ssa/utils"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -140,7 +139,8 @@ func (c *cluster) install(ctx context.Context, p bundle.Phase, objs []*unstructu
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	if !again {
-		err := c.retry(ctx, p.Name, func() error { return c.apply(ctx, objs) })
+		taken := taken{}
+		err := c.retry(ctx, p.Name, func() error { return c.apply(ctx, fieldManager, objs, taken) })
 		if err != nil {
 			return err
 		}
@@ -150,36 +150,6 @@ func (c *cluster) install(ctx context.Context, p bundle.Phase, objs []*unstructu
 		return err
 	}
 	return &failure{err, c.diagnose(objs)}
-}
-
-// apply sends the objects to the API server: definitions and namespaces first, Jobs
-// last. A Job's template cannot be changed, so one that another plan left is made anew;
-// of nothing else is that done, for what has data must not be deleted.
-func (c *cluster) apply(ctx context.Context, objs []*unstructured.Unstructured) error {
-	var jobs, others []*unstructured.Unstructured
-	for _, o := range copies(objs) {
-		if o.GroupVersionKind().Group == "batch" && o.GetKind() == "Job" {
-			jobs = append(jobs, o)
-		} else {
-			others = append(others, o)
-		}
-	}
-	opts := ssa.DefaultApplyOptions()
-	if _, err := c.manager.ApplyAllStaged(ctx, others, opts); err != nil {
-		return err
-	}
-	opts.Force = true
-	_, err := c.manager.ApplyAll(ctx, jobs, opts)
-	return err
-}
-
-// copies are what to send: the API server's answer is written into it.
-func copies(objs []*unstructured.Unstructured) []*unstructured.Unstructured {
-	out := make([]*unstructured.Unstructured, len(objs))
-	for i, o := range objs {
-		out[i] = o.DeepCopy()
-	}
-	return out
 }
 
 // damage is why the registry's phase has failed, if it has: something in the bundle is not

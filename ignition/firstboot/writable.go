@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/fluxcd/pkg/ssa"
 	ssautil "github.com/fluxcd/pkg/ssa/utils"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
@@ -63,8 +62,9 @@ func (c *cluster) openWritable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	taken := taken{}
 	return c.retry(ctx, phaseWritable, func() error {
-		if _, err := c.own.ApplyAllStaged(ctx, copies(objs), ssa.DefaultApplyOptions()); err != nil {
+		if err := c.apply(ctx, nodeManager, objs, taken); err != nil {
 			return err
 		}
 		token, err := c.registryToken(ctx)

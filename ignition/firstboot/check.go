@@ -20,13 +20,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// check says what of the objects is not as it should be. With again they are of an
+// check says what of the objects is not as it should be, and why. With again they are of an
 // earlier boot: a Job has done its work, and what is gone was removed by someone who
 // may do so.
-func (c *cluster) check(ctx context.Context, objs []*unstructured.Unstructured, again bool) error {
+func (c *cluster) check(ctx context.Context, objs []*unstructured.Unstructured, again bool) (bad []*unstructured.Unstructured, err error) {
 	running, err := c.running(ctx)
 	if err != nil {
-		return fmt.Errorf("asking kubelet what runs: %w", err)
+		return objs, fmt.Errorf("asking kubelet what runs: %w", err)
 	}
 	var errs []error
 	for _, o := range objs {
@@ -39,10 +39,11 @@ func (c *cluster) check(ctx context.Context, objs []*unstructured.Unstructured, 
 			continue
 		}
 		if err != nil {
+			bad = append(bad, o)
 			errs = append(errs, fmt.Errorf("%s %w", name(o), err))
 		}
 	}
-	return errors.Join(errs...)
+	return bad, errors.Join(errs...)
 }
 
 // running has the pods that kubelet runs at this moment. After a power cut the API

@@ -145,7 +145,16 @@ func (c *cluster) install(ctx context.Context, p bundle.Phase, objs []*unstructu
 			return err
 		}
 	}
-	err := c.retry(ctx, p.Name, func() error { return c.check(ctx, objs, again) })
+	bad := objs
+	err := c.retry(ctx, p.Name, func() (err error) {
+		// Only what was not as it should be is looked at again: on a slow machine the API server
+		// has more to do. At the end all must be so at once.
+		whole := len(bad) == len(objs)
+		if bad, err = c.check(ctx, bad, again); err == nil && !whole {
+			bad, err = c.check(ctx, objs, again)
+		}
+		return err
+	})
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -79,7 +79,7 @@ func (c *cluster) send(ctx context.Context, owner string, objs []*unstructured.U
 		g.Go(func() error {
 			name := ssautil.FmtUnstructured(o)
 			ssautil.RemoveCABundleFromCRD(o)
-			if err := c.client.Patch(ctx, o, client.Apply, client.ForceOwnership, client.FieldOwner(owner)); err != nil {
+			if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.ForceOwnership, client.FieldOwner(owner)); err != nil {
 				return fmt.Errorf("applying %s: %w", name, err)
 			}
 			mu.Lock()

@@ -10,6 +10,8 @@ import (
 
 	"github.com/fluxcd/pkg/ssa"
 	ssautil "github.com/fluxcd/pkg/ssa/utils"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -38,12 +40,13 @@ metadata: {name: late, namespace: lab}
 	sent := map[string]int{}
 	refuse := errors.New("the webhook does not answer")
 	cl := interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
-		Patch: func(_ context.Context, _ client.WithWatch, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
+		Apply: func(_ context.Context, _ client.WithWatch, config runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+			o := config.(metav1.Object)
 			mu.Lock()
 			defer mu.Unlock()
 			sent[o.GetName()]++
-			options := (&client.PatchOptions{}).ApplyOptions(opts)
-			if patch != client.Apply || options.FieldManager != "owner" || options.Force == nil || !*options.Force || len(options.DryRun) > 0 {
+			options := (&client.ApplyOptions{}).ApplyOptions(opts)
+			if options.FieldManager != "owner" || options.Force == nil || !*options.Force || len(options.DryRun) > 0 {
 				t.Errorf("%s is sent with %+v", o.GetName(), options)
 			}
 			o.SetResourceVersion("1") // an answer, which must not be sent again

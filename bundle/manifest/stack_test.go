@@ -40,9 +40,9 @@ func TestKubeflowStack(t *testing.T) {
 		has     string
 		hasNot  []string
 	}{
-		{bundle.Definition{}, 671, "oidc-authservice", []string{"oauth2-proxy/oauth2-proxy", "namespace: oauth2-proxy", "huggingfaceserver:v0.16.0-gpu", "jupyter-pytorch-cuda-full"}},
-		{bundle.Definition{Auth: "oauth2-proxy"}, 674, "oauth2-proxy", []string{"oidc-authservice:"}},
-		{bundle.Definition{IncludeImages: []string{"*"}}, 679, "jupyter-pytorch-cuda-full", nil},
+		{bundle.Definition{}, 666, "oidc-authservice", []string{"oauth2-proxy/oauth2-proxy", "namespace: oauth2-proxy", "huggingfaceserver:v0.16.0-gpu", "jupyter-pytorch-cuda-full"}},
+		{bundle.Definition{Auth: "oauth2-proxy"}, 669, "oauth2-proxy", []string{"oidc-authservice:"}},
+		{bundle.Definition{IncludeImages: []string{"*"}}, 674, "jupyter-pytorch-cuda-full", nil},
 		{bundle.Definition{Without: []string{"katib", "spark-operator", "kaniko"}}, 0, "oidc-authservice", []string{"suggestion-", "spark-operator/controller", "osscontainertools"}},
 	} {
 		p, found, err := manifest.Plan(t.Context(), manifest.Input{Stack: s, Definition: &tc.def, Sources: sources, Cache: cache})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -24,10 +25,7 @@ import (
 // earlier boot: a Job has done its work, and what is gone was removed by someone who
 // may do so.
 func (c *cluster) check(ctx context.Context, objs []*unstructured.Unstructured, again bool) (bad []*unstructured.Unstructured, err error) {
-	running, err := c.running(ctx)
-	if err != nil {
-		return objs, fmt.Errorf("asking kubelet what runs: %w", err)
-	}
+	running := c.running(ctx)
 	var errs []error
 	for _, o := range objs {
 		if again && o.GetKind() == "Job" {
@@ -46,22 +44,24 @@ func (c *cluster) check(ctx context.Context, objs []*unstructured.Unstructured, 
 	return bad, errors.Join(errs...)
 }
 
-// running has the pods that kubelet runs at this moment. After a power cut the API
-// server still tells how pods were before it; only kubelet knows.
-func (c *cluster) running(ctx context.Context) (map[types.UID]bool, error) {
-	data, err := c.core.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes/" + c.node + "/proxy/runningpods/").DoRaw(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var pods corev1.PodList
-	if err := json.Unmarshal(data, &pods); err != nil {
-		return nil, err
-	}
-	uids := map[types.UID]bool{}
-	for _, p := range pods.Items {
-		uids[p.UID] = true
-	}
-	return uids, nil
+// running returns what asks kubelet for the pods that it runs at this moment, once, when it is first
+// called. After a power cut the API server still tells how pods were before it; only kubelet knows.
+func (c *cluster) running(ctx context.Context) func() (map[types.UID]bool, error) {
+	return sync.OnceValues(func() (map[types.UID]bool, error) {
+		data, err := c.core.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes/" + c.node + "/proxy/runningpods/").DoRaw(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("asking kubelet what runs: %w", err)
+		}
+		var pods corev1.PodList
+		if err := json.Unmarshal(data, &pods); err != nil {
+			return nil, fmt.Errorf("asking kubelet what runs: %w", err)
+		}
+		uids := map[types.UID]bool{}
+		for _, p := range pods.Items {
+			uids[p.UID] = true
+		}
+		return uids, nil
+	})
 }
 
 // name is an object as people know it.
@@ -74,7 +74,7 @@ func name(o *unstructured.Unstructured) string {
 
 // checkObject asks kstatus, and beyond it whether a workload's pods really run and
 // whether a webhook can be called.
-func (c *cluster) checkObject(ctx context.Context, o *unstructured.Unstructured, running map[types.UID]bool) error {
+func (c *cluster) checkObject(ctx context.Context, o *unstructured.Unstructured, running func() (map[types.UID]bool, error)) error {
 	live := &unstructured.Unstructured{}
 	live.SetGroupVersionKind(o.GroupVersionKind())
 	if err := c.client.Get(ctx, client.ObjectKeyFromObject(o), live); err != nil {
@@ -119,7 +119,11 @@ type finalError struct{ error }
 func (e finalError) Unwrap() error { return e.error }
 
 // checkPods fails until as many pods run as the workload wants to be ready.
-func (c *cluster) checkPods(ctx context.Context, live *unstructured.Unstructured, running map[types.UID]bool) error {
+func (c *cluster) checkPods(ctx context.Context, live *unstructured.Unstructured, running func() (map[types.UID]bool, error)) error {
+	uids, err := running()
+	if err != nil {
+		return fmt.Errorf("cannot be judged: %w", err)
+	}
 	pods, err := c.pods(ctx, live)
 	if err != nil {
 		return err
@@ -133,7 +137,7 @@ func (c *cluster) checkPods(ctx context.Context, live *unstructured.Unstructured
 	}
 	var have int64
 	for _, p := range pods {
-		if running[p.UID] && notReady(p) == "" {
+		if uids[p.UID] && notReady(p) == "" {
 			have++
 		}
 	}

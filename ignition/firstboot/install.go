@@ -23,10 +23,13 @@ const (
 	installedPath = "/var/lib/rancher/atoll/installed.json"
 	// k3sTimeout bounds the start of k3s. A slow machine without KVM takes two minutes.
 	k3sTimeout = 15 * time.Minute
-	// What failed is tried again after a pause as long as the attempt took, between these
-	// two: a slow machine spends half its time on asking at most, a quick one loses little.
+	// What failed is tried again after a pause as long as the attempt took, so that a slow
+	// machine spends half its time on asking at most, or after a part of the time that was waited for
+	// already, if that is longer: little is lost by it, and what takes minutes is not asked for every
+	// second. It is between these two.
 	minRetryPause = time.Second
-	maxRetryPause = 3 * time.Second
+	maxRetryPause = 10 * time.Second
+	partOfWaited  = 30
 )
 
 // installed is the record of a finished installation.
@@ -180,10 +183,11 @@ func (o Options) damage() error {
 func (c *cluster) retry(ctx context.Context, phase string, try func() error) error {
 	last := ""
 	var lastErr error
+	first := time.Now()
 	for {
 		began := time.Now()
 		err := try()
-		pause := min(max(time.Since(began), minRetryPause), maxRetryPause)
+		pause := min(max(time.Since(began), time.Since(first)/partOfWaited, minRetryPause), maxRetryPause)
 		if damage := c.opts.damage(); damage != nil && err != nil {
 			return damage
 		}

@@ -61,6 +61,7 @@ func TestKubeflowBoot(t *testing.T) {
 	t.Run("to the end", func(t *testing.T) {
 		g := boot(t, config)
 		report(t, g)
+		t.Run("timers", func(t *testing.T) { checkTimers(t, g) })
 		check(t, g, "")
 		t.Run("anonymous", func(t *testing.T) { checkAnonymous(t, g) })
 		t.Run("forward", func(t *testing.T) { checkForward(t, g) })
@@ -149,6 +150,20 @@ func report(t *testing.T, g *guest.Guest) {
 			t.Logf("%s: %v", command, err)
 		}
 		t.Logf("%s:\n%s", command, out)
+	}
+}
+
+// checkTimers: where the processor is emulated, and only there, the slack of timers is a tick, for
+// pods too.
+func checkTimers(t *testing.T, g *guest.Guest) {
+	want := "50000\n" // ns; the kernel's default
+	if strings.Contains(g.Said(), "(tcg)") {
+		want = "4000000\n"
+	}
+	for _, program := range []string{"k3s", "pilot-discovery"} {
+		if out, err := g.Run(t.Context(), "sudo cat /proc/$(pgrep -o "+program+")/timerslack_ns", ""); err != nil || out != want {
+			t.Errorf("%s has a timer slack of %q ns, %v; want %q", program, out, err, want)
+		}
 	}
 }
 

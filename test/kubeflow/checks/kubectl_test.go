@@ -72,9 +72,17 @@ func (k kubectl) apply(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.try(t.Context(), string(text), "apply", "--server-side", "--force-conflicts", "-f", "-"); err != nil {
-		t.Fatal(err)
-	}
+	k.install(t, name, string(text))
+}
+
+// install installs objects. Webhooks may not answer yet for a moment after all is ready, and
+// an emulated machine takes longer than kubectl waits for to tell what kinds there are.
+func (k kubectl) install(t *testing.T, what, text string) {
+	t.Helper()
+	eventually(t, "installing "+what, func() error {
+		_, err := k.try(t.Context(), text, "apply", "--server-side", "--force-conflicts", "-f", "-")
+		return err
+	})
 }
 
 // remove deletes namespaces with all that is in them, before a check and after it.
@@ -164,11 +172,7 @@ func (k kubectl) needKind(t *testing.T, definition string) {
 func (k kubectl) replace(t *testing.T, text, resource, name string) {
 	t.Helper()
 	k.gone(t, resource, name)
-	// Webhooks may not answer yet for a moment after all is ready.
-	eventually(t, "installing "+resource+" "+name, func() error {
-		_, err := k.try(t.Context(), text, "apply", "--server-side", "--force-conflicts", "-f", "-")
-		return err
-	})
+	k.install(t, resource+" "+name, text)
 }
 
 // replaceFile is replace with a file's object.

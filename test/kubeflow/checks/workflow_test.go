@@ -82,7 +82,5 @@ func (k kubectl) storeKey(t *testing.T) {
 	s := k.secret(t, "kubeflow", name)
 	text := fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata:\n  name: %s\n  namespace: %s\nstringData:\n  accesskey: %q\n  secretkey: %q\n",
 		name, userNamespace, s.Data["accesskey"], s.Data["secretkey"])
-	if _, err := k.try(t.Context(), text, "apply", "--server-side", "--force-conflicts", "-f", "-"); err != nil {
-		t.Fatal(err)
-	}
+	k.install(t, "secret "+name, text)
 }

@@ -23,10 +23,10 @@ const (
 	installedPath = "/var/lib/rancher/atoll/installed.json"
 	// k3sTimeout bounds the start of k3s. A slow machine without KVM takes two minutes.
 	k3sTimeout = 15 * time.Minute
-	// What failed is tried again after a pause as long as the attempt took, so that a slow
-	// machine spends half its time on asking at most, or after a part of the time that was waited for
-	// already, if that is longer: little is lost by it, and what takes minutes is not asked for every
-	// second. It is between these two.
+	// What failed is tried again after a pause. It is as long as the attempt took, so that a slow
+	// machine spends at most half its time on asking; or this part of the time waited so far, if
+	// that is longer, so that what takes minutes is not asked for every second. It stays between
+	// the first two.
 	minRetryPause = time.Second
 	maxRetryPause = 10 * time.Second
 	partOfWaited  = 30

@@ -78,6 +78,7 @@ type schedule struct {
 	expire int     // tokens and signed URLs expire with every so many requests; 0 for never
 
 	whole       map[string]int // blobs that the store had, and before which request
+	starts      []int          // which request was the first of each run
 	runs, kills int
 }
 
@@ -198,6 +199,7 @@ func (s *schedule) store() *bundle.Store {
 func (s *schedule) child(killAfter int64) (done bool) {
 	s.runs++
 	begun := len(s.r.Requests())
+	s.starts = append(s.starts, begun)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestFaultSchedules$")
 	cmd.Env = append(os.Environ(), "ATOLL_TEST_CHILD="+s.dir, "ATOLL_TEST_REGISTRY="+s.r.URL())
 	var out bytes.Buffer
@@ -263,14 +265,20 @@ func (s *schedule) noteWhole() {
 }
 
 // checkOnce looks at what was sent. A request for a blob begins where the one before
-// ended, buffers aside. Only after an answer that was spoiled may it come once more.
+// ended, buffers aside. Only after an answer that was spoiled may it come once more; and
+// where that was the answer for a part, the rest of the run asks for no parts of that blob.
 func (s *schedule) checkOnce() {
 	type course struct {
 		at      int64
 		spoiled int
+		noParts int // the run that asks for none
 	}
 	blobs := map[string]*course{}
+	run := 0
 	for i, q := range s.r.Requests() {
+		for run < len(s.starts) && s.starts[run] <= i {
+			run++
+		}
 		if q.Method != http.MethodGet || q.Kind != regtest.Manifest && q.Kind != regtest.Blob && q.Kind != regtest.Storage {
 			continue
 		}
@@ -286,7 +294,7 @@ func (s *schedule) checkOnce() {
 			blobs[q.Name] = c
 		}
 		if q.From < c.at-unflushed {
-			if c.spoiled == 0 {
+			if c.spoiled == 0 && (q.From > 0 || c.noParts != run) {
 				s.Errorf("%s is asked for from byte %d on, though %d had been sent", q.Name, q.From, c.at)
 			}
 			c.spoiled, c.at = max(0, c.spoiled-1), q.From
@@ -294,6 +302,9 @@ func (s *schedule) checkOnce() {
 		c.at = max(c.at, q.From+q.Sent)
 		if q.Spoiled {
 			c.spoiled++
+			if q.From > 0 {
+				c.noParts = run
+			}
 		}
 	}
 }

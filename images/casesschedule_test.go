@@ -33,23 +33,21 @@ const (
 // run without faults completes whatever was left; nothing is fetched twice but what was
 // in buffers, or was spoiled.
 //
-// ATOLL_TEST_SEED repeats a schedule, ATOLL_TEST_SECONDS makes it look for longer.
+// The schedules of some seeds are run. ATOLL_TEST_SECONDS runs those of random seeds for so
+// long, and ATOLL_TEST_SEED the one of that seed.
 func TestFaultSchedules(t *testing.T) {
 	if dir := os.Getenv("ATOLL_TEST_CHILD"); dir != "" {
 		os.Exit(scheduleChild(dir))
 	}
-	seed, seconds, once := uint64(time.Now().UnixNano()), 20, false
+	seed, last := uint64(1), uint64(6)
+	var end time.Time
 	if s, err := strconv.ParseUint(os.Getenv("ATOLL_TEST_SEED"), 10, 64); err == nil {
-		seed, once = s, true
-	}
-	if testing.Short() {
-		seconds = 3
-	}
-	if s, err := strconv.Atoi(os.Getenv("ATOLL_TEST_SECONDS")); err == nil {
-		seconds = s
+		seed, last = s, s
+	} else if s, err := strconv.Atoi(os.Getenv("ATOLL_TEST_SECONDS")); err == nil {
+		seed, end = uint64(time.Now().UnixNano()), time.Now().Add(time.Duration(s)*time.Second)
 	}
 	n, runs, kills := 0, 0, 0
-	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end) && !t.Failed(); seed++ {
+	for ; (seed <= last || time.Now().Before(end)) && !t.Failed(); seed++ {
 		n++
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			t.Logf("to repeat it: ATOLL_TEST_SEED=%d go test -run TestFaultSchedules ./images", seed)
@@ -57,9 +55,6 @@ func TestFaultSchedules(t *testing.T) {
 			s.run()
 			runs, kills = runs+s.runs, kills+s.kills
 		})
-		if once {
-			break
-		}
 	}
 	t.Logf("%d schedules with %d runs, of which %d were killed", n, runs, kills)
 }

@@ -156,7 +156,7 @@ func report(t *testing.T, g *guest.Guest) {
 // checkTimers: where the processor is emulated, and only there, the slack of timers is a tick, for
 // pods too.
 func checkTimers(t *testing.T, g *guest.Guest) {
-	// It is an error where nothing is emulated at all.
+	// It fails where there is no virtual machine.
 	virt, err := g.Run(t.Context(), "systemd-detect-virt", "")
 	want := "50000\n" // ns; the kernel's default
 	if err == nil && virt == "qemu\n" {

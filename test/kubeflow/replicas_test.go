@@ -15,7 +15,7 @@ import (
 )
 
 // TestReplicas: nothing asks for a second pod of what one is enough of, no autoscaler may, and
-// nothing elects a leader.
+// no program that can be told not to elects a leader.
 // On one node another pod would add nothing, may find no processor, and then the node would not
 // be ready after its next boot, which waits for as many pods as there should be.
 func TestReplicas(t *testing.T) {
